@@ -1,0 +1,73 @@
+package hbase
+
+import "math"
+
+// What HBase refuses whatever the table, so that it can be found before anything is sent. Sizes are bytes.
+const (
+	MaxKeyBytes  = math.MaxInt16     // a row key's length is a Java short
+	MaxCellBytes = 10 << 20          // hbase.client.keyvalue.maxsize, over CellBytes
+	MaxTimestamp = math.MaxInt64 - 1 // MaxInt64 means "now" to HBase
+)
+
+// Op says what a cell does to its column.
+type Op uint8
+
+// The ops, in the words of HBase's delete types.
+const (
+	Put           Op = iota
+	DeleteVersion    // one version: exactly the cell's timestamp
+	DeleteColumn     // every version up to the cell's timestamp
+	DeleteFamily     // every column of the family up to the cell's timestamp; the qualifier is empty
+)
+
+// Durability is how a put is written to the write-ahead log. The values are HBase's.
+type Durability int32
+
+// The durabilities. The zero value leaves it to the table, which drover never does: every put states one.
+const (
+	UseDefault Durability = iota
+	SkipWAL
+	AsyncWAL
+	SyncWAL
+	FsyncWAL
+)
+
+// Cell is one decoded cell of a row.
+type Cell struct {
+	Op        Op
+	Family    []byte
+	Qualifier []byte
+	Timestamp int64 // milliseconds
+	Value     []byte
+}
+
+// Row is one decoded row: of a batch for dead letters and dry runs, or of a scan.
+type Row struct {
+	Key   []byte
+	Cells []Cell
+}
+
+// CellBytes is the size HBase compares with its 10 MiB limit for a cell of these lengths.
+func CellBytes(key, family, qualifier, value int) int {
+	return 4 + 8 + 2 + key + 1 + family + qualifier + 8 + 1 + value
+}
+
+// Batch is an append-only buffer of encoded rows. (Stub: the owner of package hbase replaces this.)
+type Batch struct{}
+
+func AcquireBatch(d Durability) *Batch { panic("todo") }
+func (b *Batch) Release()              {}
+
+// Begin starts a row, Cell adds to it, End completes it, Rollback forgets it. key and the slices given to Cell are copied.
+func (b *Batch) Begin(key []byte)                                             {}
+func (b *Batch) Cell(op Op, family, qualifier []byte, ts int64, value []byte) {}
+func (b *Batch) End()                                                         {}
+func (b *Batch) Rollback()                                                    {}
+func (b *Batch) AppendRow(src *Batch, i int)                                  {}
+func (b *Batch) Rows() int                                                    { return 0 }
+func (b *Batch) Cells() int                                                   { return 0 }
+func (b *Batch) Bytes() int                                                   { return 0 }
+func (b *Batch) Key(i int) []byte                                             { return nil }
+func (b *Batch) RowBytes(i int) int                                           { return 0 }
+func (b *Batch) RowCells(i int) int                                           { return 0 }
+func (b *Batch) Row(i int) Row                                                { return Row{} }
