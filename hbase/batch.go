@@ -1,73 +1,304 @@
 package hbase
 
-import "math"
-
-// What HBase refuses whatever the table, so that it can be found before anything is sent. Sizes are bytes.
-const (
-	MaxKeyBytes  = math.MaxInt16     // a row key's length is a Java short
-	MaxCellBytes = 10 << 20          // hbase.client.keyvalue.maxsize, over CellBytes
-	MaxTimestamp = math.MaxInt64 - 1 // MaxInt64 means "now" to HBase
+import (
+	"encoding/binary"
+	"iter"
+	"slices"
+	"sync"
 )
 
-// Op says what a cell does to its column.
-type Op uint8
+// Batch is an append-only buffer of encoded rows, in the binary protocol whatever the gateway speaks. Rows are numbered
+// from 0 in the order they were begun. A batch has one owner at a time; reading it from several goroutines is fine while
+// nobody appends.
+//
+// Nothing is checked here: keys, cells and timestamps that HBase refuses are the mapping's to find.
+type Batch struct {
+	puts []byte // TPut structs, one for each row that puts something
+	dels []byte // TDelete structs, one for each delete cell
+	rows []rowEnd
+	all  rowEnd // what puts and dels hold up to the last whole row; cells counted over all rows
 
-// The ops, in the words of HBase's delete types.
-const (
-	Put           Op = iota
-	DeleteVersion    // one version: exactly the cell's timestamp
-	DeleteColumn     // every version up to the cell's timestamp
-	DeleteFamily     // every column of the family up to the cell's timestamp; the qualifier is empty
-)
+	// Of the open row, whose TPut so far ends puts.
+	openPuts int32
+	openDels int32
+	openList int // offset in puts of its count of cells
 
-// Durability is how a put is written to the write-ahead log. The values are HBase's.
-type Durability int32
-
-// The durabilities. The zero value leaves it to the table, which drover never does: every put states one.
-const (
-	UseDefault Durability = iota
-	SkipWAL
-	AsyncWAL
-	SyncWAL
-	FsyncWAL
-)
-
-// Cell is one decoded cell of a row.
-type Cell struct {
-	Op        Op
-	Family    []byte
-	Qualifier []byte
-	Timestamp int64 // milliseconds
-	Value     []byte
+	durability Durability
 }
 
-// Row is one decoded row: of a batch for dead letters and dry runs, or of a scan.
-type Row struct {
-	Key   []byte
-	Cells []Cell
+// rowEnd is where a row ends in both buffers, which is where the next one starts, and how many cells of each it has.
+type rowEnd struct {
+	put, del   int
+	puts, dels int32
 }
 
-// CellBytes is the size HBase compares with its 10 MiB limit for a cell of these lengths.
-func CellBytes(key, family, qualifier, value int) int {
-	return 4 + 8 + 2 + key + 1 + family + qualifier + 8 + 1 + value
+// maxPooled bounds the buffers that Release keeps, in bytes, so that one batch of huge rows does not stay for ever.
+const maxPooled = 4 << 20
+
+var batches = sync.Pool{New: func() any { return new(Batch) }}
+
+// AcquireBatch returns an empty batch whose cells are written with durability d.
+func AcquireBatch(d Durability) *Batch {
+	b := batches.Get().(*Batch)
+	b.durability = d
+	return b
 }
 
-// Batch is an append-only buffer of encoded rows. (Stub: the owner of package hbase replaces this.)
-type Batch struct{}
+// Release gives the batch back. The caller, and whoever holds a slice of it, must not use it again.
+func (b *Batch) Release() {
+	if cap(b.puts)+cap(b.dels) > maxPooled {
+		return
+	}
+	*b = Batch{puts: b.puts[:0], dels: b.dels[:0], rows: b.rows[:0]}
+	batches.Put(b)
+}
 
-func AcquireBatch(d Durability) *Batch { panic("todo") }
-func (b *Batch) Release()              {}
+// Begin starts a row. Cells add to it, End completes it, Rollback forgets it. The key is copied.
+func (b *Batch) Begin(key []byte) {
+	b.openPuts, b.openDels = 0, 0
+	p := append(b.puts, tString, 0, 1)
+	p = binary.BigEndian.AppendUint32(p, uint32(len(key)))
+	p = append(p, key...)
+	p = append(p, tList, 0, 2, tStruct)
+	b.openList = len(p)
+	b.puts = append(p, 0, 0, 0, 0)
+}
 
-// Begin starts a row, Cell adds to it, End completes it, Rollback forgets it. key and the slices given to Cell are copied.
-func (b *Batch) Begin(key []byte)                                             {}
-func (b *Batch) Cell(op Op, family, qualifier []byte, ts int64, value []byte) {}
-func (b *Batch) End()                                                         {}
-func (b *Batch) Rollback()                                                    {}
-func (b *Batch) AppendRow(src *Batch, i int)                                  {}
-func (b *Batch) Rows() int                                                    { return 0 }
-func (b *Batch) Cells() int                                                   { return 0 }
-func (b *Batch) Bytes() int                                                   { return 0 }
-func (b *Batch) Key(i int) []byte                                             { return nil }
-func (b *Batch) RowBytes(i int) int                                           { return 0 }
-func (b *Batch) RowCells(i int) int                                           { return 0 }
-func (b *Batch) Row(i int) Row                                                { return Row{} }
+// Cell adds a cell to the open row. The value of a delete, and the qualifier of a family's delete, are ignored. The slices
+// are copied.
+func (b *Batch) Cell(op Op, family, qualifier []byte, ts int64, value []byte) {
+	if op == Put {
+		copy(b.Reserve(family, qualifier, ts, len(value)), value)
+		return
+	}
+	b.openDels++
+	d := append(b.dels, tString, 0, 1)
+	d = appendBinary(d, b.openKey())
+	d = append(d, tList, 0, 2, tStruct, 0, 0, 0, 1)
+	d = append(d, tString, 0, 1)
+	d = appendBinary(d, family)
+	if op == DeleteVersion || op == DeleteColumn {
+		d = append(d, tString, 0, 2)
+		d = appendBinary(d, qualifier)
+	}
+	d = append(d, tI64, 0, 3)
+	d = binary.BigEndian.AppendUint64(d, uint64(ts))
+	d = append(d, tStop)
+	if op != DeleteColumn { // Thrift's default is left out
+		d = append(d, tI32, 0, 4)
+		d = binary.BigEndian.AppendUint32(d, deleteTypes[op])
+	}
+	d = append(d, tI32, 0, 7)
+	d = binary.BigEndian.AppendUint32(d, uint32(b.durability))
+	b.dels = append(d, tStop)
+}
+
+// Reserve adds a put of n bytes to the open row and returns them, for the caller to fill in before it uses the batch
+// again. They hold what the buffer held before.
+func (b *Batch) Reserve(family, qualifier []byte, ts int64, n int) []byte {
+	lf, lq := len(family), len(qualifier)
+	at := len(b.puts)
+	end := at + lf + lq + n + cellOverhead
+	if end > cap(b.puts) {
+		b.puts = slices.Grow(b.puts, end-at)
+	}
+	p := b.puts[:end]
+	b.puts = p
+	b.openPuts++
+
+	c := p[at:]
+	c[0], c[1], c[2] = tString, 0, 1
+	binary.BigEndian.PutUint32(c[3:], uint32(lf))
+	copy(c[7:], family)
+	c = c[7+lf:]
+	c[0], c[1], c[2] = tString, 0, 2
+	binary.BigEndian.PutUint32(c[3:], uint32(lq))
+	copy(c[7:], qualifier)
+	c = c[7+lq:]
+	c[0], c[1], c[2] = tString, 0, 3
+	binary.BigEndian.PutUint32(c[3:], uint32(n))
+	endCell(c[7+n:], ts)
+	return c[7 : 7+n : 7+n]
+}
+
+// cellOverhead is what a put's encoding adds to its family, qualifier and value, in bytes.
+const cellOverhead = 3*7 + 11 + 1
+
+func endCell(c []byte, ts int64) {
+	_ = c[11]
+	c[0], c[1], c[2] = tI64, 0, 4
+	binary.BigEndian.PutUint64(c[3:], uint64(ts))
+	c[11] = tStop
+}
+
+// Column is a family and a qualifier with their encoding, made once for a column that many rows have.
+type Column struct {
+	family, qualifier []byte
+	head              []byte // of a TColumnValue, up to the value's length
+}
+
+// NewColumn copies its arguments. In a scan, a nil qualifier means the whole family.
+func NewColumn(family, qualifier []byte) Column {
+	c := Column{family: slices.Clone(family), qualifier: slices.Clone(qualifier)}
+	c.head = append(c.head, tString, 0, 1)
+	c.head = appendBinary(c.head, family)
+	c.head = append(c.head, tString, 0, 2)
+	c.head = appendBinary(c.head, qualifier)
+	c.head = append(c.head, tString, 0, 3)
+	return c
+}
+
+// Value adds a put of a column to the open row. The value is copied.
+func (b *Batch) Value(c *Column, ts int64, value []byte) {
+	copy(b.ReserveValue(c, ts, len(value)), value)
+}
+
+// ReserveValue is Reserve for a Column.
+func (b *Batch) ReserveValue(c *Column, ts int64, n int) []byte {
+	h := len(c.head)
+	at := len(b.puts)
+	end := at + h + n + 4 + 12
+	if end > cap(b.puts) {
+		b.puts = slices.Grow(b.puts, end-at)
+	}
+	p := b.puts[:end]
+	b.puts = p
+	b.openPuts++
+
+	q := p[at:]
+	copy(q, c.head)
+	q = q[h:]
+	binary.BigEndian.PutUint32(q, uint32(n))
+	endCell(q[4+n:], ts)
+	return q[4 : 4+n : 4+n]
+}
+
+// End completes the open row. A row without cells is forgotten, since HBase refuses it.
+func (b *Batch) End() {
+	if b.openPuts == 0 && b.openDels == 0 {
+		b.Rollback()
+		return
+	}
+	if b.openPuts == 0 {
+		b.puts = b.puts[:b.all.put]
+	} else {
+		binary.BigEndian.PutUint32(b.puts[b.openList:], uint32(b.openPuts))
+		p := append(b.puts, tI32, 0, 6)
+		p = binary.BigEndian.AppendUint32(p, uint32(b.durability))
+		b.puts = append(p, tStop)
+	}
+	b.push(b.openPuts, b.openDels)
+}
+
+func (b *Batch) push(puts, dels int32) {
+	b.rows = append(b.rows, rowEnd{len(b.puts), len(b.dels), puts, dels})
+	b.all = rowEnd{len(b.puts), len(b.dels), b.all.puts + puts, b.all.dels + dels}
+}
+
+// Rollback forgets the open row.
+func (b *Batch) Rollback() {
+	b.puts, b.dels = b.puts[:b.all.put], b.dels[:b.all.del]
+}
+
+// AppendRow copies row i of src, with the durability it was encoded with. No row may be open.
+func (b *Batch) AppendRow(src *Batch, i int) {
+	from, to := src.start(i), src.rows[i]
+	b.puts = append(b.puts, src.puts[from.put:to.put]...)
+	b.dels = append(b.dels, src.dels[from.del:to.del]...)
+	b.push(to.puts, to.dels)
+}
+
+// Rows is the number of whole rows.
+func (b *Batch) Rows() int { return len(b.rows) }
+
+// Cells is the number of cells in whole rows.
+func (b *Batch) Cells() int { return int(b.all.puts) + int(b.all.dels) }
+
+// Bytes is the size of the encoded rows, an open one included.
+func (b *Batch) Bytes() int { return len(b.puts) + len(b.dels) }
+
+// HasDeletes tells whether a whole row deletes anything.
+func (b *Batch) HasDeletes() bool { return b.all.dels > 0 }
+
+// Key is the key of row i, a slice of the batch.
+func (b *Batch) Key(i int) []byte {
+	from := b.start(i)
+	if b.rows[i].puts > 0 {
+		return keyAt(b.puts[from.put:])
+	}
+	return keyAt(b.dels[from.del:])
+}
+
+// RowBytes is the encoded size of row i.
+func (b *Batch) RowBytes(i int) int {
+	from, to := b.start(i), b.rows[i]
+	return to.put - from.put + to.del - from.del
+}
+
+// RowCells is the number of cells of row i.
+func (b *Batch) RowCells(i int) int { return int(b.rows[i].puts) + int(b.rows[i].dels) }
+
+// Row decodes row i into memory of its own: puts first, then deletes.
+func (b *Batch) Row(i int) Row {
+	buf := make([]byte, 0, b.RowBytes(i))
+	own := func(p []byte) []byte {
+		at := len(buf)
+		buf = append(buf, p...)
+		return buf[at:len(buf):len(buf)]
+	}
+	r := Row{Key: own(b.Key(i)), Cells: make([]Cell, 0, b.RowCells(i))}
+	for c := range b.rowCells(i) {
+		c.Family, c.Qualifier, c.Value = own(c.Family), own(c.Qualifier), own(c.Value)
+		r.Cells = append(r.Cells, c)
+	}
+	return r
+}
+
+func (b *Batch) start(i int) rowEnd {
+	if i == 0 {
+		return rowEnd{}
+	}
+	return b.rows[i-1]
+}
+
+// span is rows [lo, hi) as they are encoded, and how many structs each buffer has of them.
+func (b *Batch) span(lo, hi int) (puts, dels []byte, nputs, ndels int) {
+	if lo >= hi {
+		return nil, nil, 0, 0
+	}
+	from, to := b.start(lo), b.rows[hi-1]
+	for _, r := range b.rows[lo:hi] {
+		if r.puts > 0 {
+			nputs++
+		}
+		ndels += int(r.dels)
+	}
+	return b.puts[from.put:to.put], b.dels[from.del:to.del], nputs, ndels
+}
+
+func (b *Batch) openKey() []byte { return keyAt(b.puts[b.all.put:]) }
+
+// rowCells yields the cells of row i as slices of the batch, puts first.
+func (b *Batch) rowCells(i int) iter.Seq[Cell] {
+	return func(yield func(Cell) bool) {
+		from, to := b.start(i), b.rows[i]
+		if to.puts > 0 {
+			w := walk{b.puts[from.put:to.put]}
+			w.binary() // key
+			w.skip(8)
+			for range to.puts {
+				if !yield(w.put()) {
+					return
+				}
+			}
+		}
+		w := walk{b.dels[from.del:to.del]}
+		for range to.dels {
+			w.binary()
+			c, _ := w.del()
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}

@@ -22,6 +22,7 @@ type Cursor string
 // Shard is a contiguous half-open range [Start, End) of a source's key space.
 type Shard struct {
 	N          int    `json:"n"`                    // its number in the plan, from 0
+	Database   string `json:"database,omitempty"`   // with Collection, which of the layout's collections it is part of
 	Collection string `json:"collection,omitempty"` // "" when one shard holds several collections (an archive)
 	Start      Cursor `json:"start"`
 	End        Cursor `json:"end"`
@@ -56,13 +57,15 @@ type Source interface {
 	// Check compares the source with a saved layout's identity. A *ChangedError names what differs.
 	Check(ctx context.Context, l Layout) error
 
-	// Sample calls f with up to n documents of one collection, spread over it as cheaply as the source can (a stream gives
-	// its first n). The raw document is valid during the call only. A document that cannot be read ends the sample quietly.
-	Sample(ctx context.Context, l Layout, collection string, n int, f func(raw []byte) error) error
+	// Sample calls f with up to n documents of one of the layout's collections, spread over it as cheaply as the source can
+	// (a stream gives its first n). The raw document is valid during the call only. A document that cannot be read ends the
+	// sample quietly; an error of f ends it too and is returned.
+	Sample(ctx context.Context, l Layout, c Collection, n int, f func(raw []byte) error) error
 
-	// Open gives a reader over the shard from a cursor of an earlier reader of it, or from the start for "".
-	// The reader belongs to the caller, who closes it.
-	Open(ctx context.Context, l Layout, s Shard, from Cursor) (Reader, error)
+	// Open gives a reader over the shard from a cursor of an earlier reader of it, or from the start for "". It checks first
+	// that the source is the planned one (*ChangedError). What the reader holds is acquired from mem. ctx bounds the opening
+	// only: the reader belongs to the caller and lives until Close.
+	Open(ctx context.Context, mem Memory, l Layout, s Shard, from Cursor) (Reader, error)
 }
 
 // Reader yields the documents of one shard in order. It is used by one goroutine, and may read ahead with one of its own,
@@ -85,13 +88,18 @@ type Memory interface {
 
 // Chunk is a run of consecutive documents of one collection. Whoever receives it owns it and its documents until Free.
 type Chunk struct {
+	Database   string
 	Collection string
 	Docs       [][]byte // raw BSON, its int32 length first: the length is sound, what is inside may not be
 	Stored     int64    // source bytes as stored that this chunk covers, for progress
 
+	// Held is what Free gives back to the Memory of Open, in bytes: at first an estimate of three times the documents, as
+	// they are encoded from the chunk. Whoever needs more or less calls Memory.Adjust and changes Held by the same amount.
+	Held int
+
 	// At gives the cursor where document i starts; At(len(Docs)) is where the next chunk starts. Not after Free.
 	At func(i int) Cursor
-	// Free gives the memory back. Once.
+	// Free gives Held and the documents back. Once; it may be after the reader's Close.
 	Free func()
 }
 

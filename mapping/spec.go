@@ -1,3 +1,14 @@
+// Package mapping makes rows of documents: it says which key, columns, encodings and timestamp a BSON document gets in
+// HBase, and refuses the documents of which HBase would never take the row.
+//
+// A Spec is a mapping as a person writes it; Compile checks it and gives a Mapping, which is shared and immutable; a Mapper
+// belongs to one goroutine and appends rows to batches. What a document becomes depends on the document, the Spec and
+// the plan's timestamp and key type, and on nothing else: no clock, no chance, no earlier document.
+//
+// Words: a field path reaches a value inside a document, with dots between names and numbers for array elements; an
+// expression computes one (expression.go has its functions); an encoding says how a value becomes a cell's bytes.
+//
+// Documents stay raw BSON here. To read single documents at leisure, use the driver's bson package instead.
 package mapping
 
 import "strings"
@@ -15,7 +26,7 @@ const (
 // Column maps one field to one column.
 type Column struct {
 	From     string   // field path, dots between names; a number selects an array element
-	To       string   // family:qualifier
+	To       string   // family:qualifier; the qualifier alone where Spec.Family is set
 	Encoding Encoding // "" is the Spec's
 }
 
@@ -27,7 +38,7 @@ type Spec struct {
 	Encoding    Encoding // "" is bytes
 	Timestamp   string   // "" and "plan": the plan's; a field path; or milliseconds in digits
 	Document    string   // family:qualifier for the whole document as BSON; "" is none
-	Columns     []Column // empty: every top-level field becomes Family:<field>, unless Document alone is set
+	Columns     []Column // empty: every top-level field becomes Family:<field>, unless Document is set and Family is not
 	Filter      string   // expression; "" lets all through
 	Empty       string   // "" and "dead", or "skip"
 

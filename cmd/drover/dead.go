@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"drover/deadletters"
+	"drover/runner"
+)
+
+func deadCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "dead",
+		Short: "List, show and replay the documents that could not be moved",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(deadListCommand(), deadShowCommand(), deadReplayCommand())
+	return c
+}
+
+func deadListCommand() *cobra.Command {
+	var asJSON bool
+	var state string
+	c := &cobra.Command{
+		Use:   "list JOB.yaml",
+		Short: "List the dead letters of the job's newest run",
+		Args:  cobra.ExactArgs(1),
+		RunE: ran(func(_ *cobra.Command, args []string) error {
+			f, err := loadJob(args[0])
+			if err != nil {
+				return err
+			}
+			x, run, err := runner.Letters(stateDir(state), f.Job())
+			if err != nil {
+				return err
+			}
+			for _, d := range x.Damaged() {
+				fmt.Fprintln(os.Stderr, "drover: WARNING: not a letter:", d)
+			}
+			w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
+			if !asJSON {
+				fmt.Fprintf(os.Stderr, "run %s\n", run)
+				fmt.Fprintln(w, "SHARD\tPOSITION\tTABLE\tSTAGE\tATTEMPTS\tREPLAYED\tREASON")
+			}
+			for e := range x.Entries() {
+				l, err := x.Letter(e)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					l.Document, l.Raw = nil, nil
+					err := printJSON(os.Stdout, struct {
+						deadletters.Letter
+						Replayed bool `json:"replayed"`
+						Document bool `json:"document,omitempty"`
+						Raw      bool `json:"raw,omitempty"`
+					}{Letter: l, Replayed: e.Replay != nil})
+					if err != nil {
+						return err
+					}
+					continue
+				}
+				yes := "no"
+				if e.Replay != nil {
+					yes = "yes"
+				}
+				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Shard, l.Position, l.Table, l.Stage, l.Attempts, yes, cut(l.Reason))
+			}
+			return w.Flush()
+		}),
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line, without the documents")
+	c.Flags().StringVar(&state, "state", "", "folder of the job's state (default $XDG_STATE_HOME/drover)")
+	return c
+}
+
+// cut keeps a reason on one line of a terminal.
+func cut(s string) string {
+	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && width > 60 && len([]rune(s)) > width-50 {
+		return string([]rune(s)[:width-51]) + "…"
+	}
+	return s
+}
+
+func deadShowCommand() *cobra.Command {
+	var state string
+	c := &cobra.Command{
+		Use:   "show JOB.yaml SHARD POSITION",
+		Short: "Show one dead letter with its document",
+		Args:  cobra.ExactArgs(3),
+		RunE: ran(func(_ *cobra.Command, args []string) error {
+			f, err := loadJob(args[0])
+			if err != nil {
+				return err
+			}
+			shard, err := strconv.Atoi(args[1])
+			if err != nil {
+				return usageError{fmt.Errorf("shard %q: want a number, as `drover dead list` shows it", args[1])}
+			}
+			x, run, err := runner.Letters(stateDir(state), f.Job())
+			if err != nil {
+				return err
+			}
+			for e := range x.Entries() {
+				if e.Shard != shard || e.Position != args[2] {
+					continue
+				}
+				l, err := x.Letter(e)
+				if err != nil {
+					return err
+				}
+				out := json.NewEncoder(os.Stdout)
+				out.SetEscapeHTML(false)
+				out.SetIndent("", "  ")
+				return out.Encode(l)
+			}
+			return fmt.Errorf("run %s has no letter of shard %d at position %s: `drover dead list` shows what there is", run, shard, args[2])
+		}),
+	}
+	c.Flags().StringVar(&state, "state", "", "folder of the job's state (default $XDG_STATE_HOME/drover)")
+	return c
+}
+
+func deadReplayCommand() *cobra.Command {
+	var asJSON, remap bool
+	var state string
+	c := &cobra.Command{
+		Use:   "replay JOB.yaml",
+		Short: "Write the dead documents after all, once the cause is mended",
+		Long: `Maps and puts each dead document of the job's newest run again, with that run's timestamp, and moves it from dead to
+written in the run's books. What is still refused stays dead, and the exit code is then 3.`,
+		Args: cobra.ExactArgs(1),
+		RunE: ran(func(_ *cobra.Command, args []string) error {
+			f, err := loadJob(args[0])
+			if err != nil {
+				return err
+			}
+			cfg := runner.Config{Job: f.Job(), StateDir: stateDir(state), Budgets: budgetDir(), Log: logger(os.Stderr, false), Monitor: &runner.Monitor{}}
+			closer, err := connectTo(f, &cfg)
+			if err != nil {
+				return err
+			}
+			defer closer()
+			ctx, stop := interruptible()
+			defer stop()
+			res, err := runner.Replay(ctx, cfg, remap)
+			if asJSON && err == nil {
+				if err := printJSON(os.Stdout, res); err != nil {
+					return err
+				}
+			}
+			if err != nil {
+				f := runner.Failure(cfg.Job.Name, err)
+				fmt.Fprintln(os.Stderr, "drover:", f.Reason)
+				return exit{f.ExitCode()}
+			}
+			if !asJSON {
+				fmt.Printf("run %s: %d replayed, %d still dead\n", res.Run, res.Replayed, res.Still)
+				for _, why := range res.Reasons {
+					fmt.Println("  still dead:", why)
+				}
+			}
+			if res.Still > 0 {
+				return exit{runner.ExitDeadLetters}
+			}
+			return nil
+		}),
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	c.Flags().BoolVar(&remap, "remap", false, "allow a mapping that differs from the run's, where that is what mends the documents")
+	c.Flags().StringVar(&state, "state", "", "folder of the job's state (default $XDG_STATE_HOME/drover)")
+	return c
+}

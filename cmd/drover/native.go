@@ -1,0 +1,37 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"drover/hbase/native"
+)
+
+// nativeCommand is what a child process of drover runs, so that what it does can neither block nor end the parent.
+func nativeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    native.Command + " QUORUM",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: ran(func(_ *cobra.Command, args []string) error {
+			c, err := native.Status(args[0])
+			if err != nil {
+				return err
+			}
+			return printJSON(os.Stdout, c)
+		}),
+	}
+}
+
+func printCluster(w io.Writer, c native.Cluster) {
+	fmt.Fprintf(w, "\ncluster %s, HBase %s, master %s\n", c.ID, c.Version, c.Master)
+	for _, s := range c.Servers {
+		fmt.Fprintf(w, "  region server %-32s %5d regions %8d requests/s\n", s.Name, s.Regions, s.Requests)
+	}
+	for _, d := range c.Dead {
+		fmt.Fprintf(w, "  DEAD          %s\n", d)
+	}
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// stateDir is where state folders live unless --state says otherwise: $DROVER_STATE, or $XDG_STATE_HOME/drover.
+func stateDir(flag string) string {
+	if flag != "" {
+		return flag
+	}
+	if d := os.Getenv("DROVER_STATE"); d != "" {
+		return d
+	}
+	return filepath.Join(xdgState(), "drover")
+}
+
+// budgetDir holds this host's table budgets. It is apart from --state, so that two runs with states of their own still keep
+// one limit: $DROVER_BUDGETS, or $XDG_STATE_HOME/drover-budgets.
+func budgetDir() string {
+	if d := os.Getenv("DROVER_BUDGETS"); d != "" {
+		return d
+	}
+	return filepath.Join(xdgState(), "drover-budgets")
+}
+
+func xdgState() string {
+	if d := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(d) {
+		return d
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = os.TempDir()
+	}
+	return filepath.Join(home, ".local", "state")
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"drover/discovery"
+	"drover/hbase"
+	"drover/hbase/gateway"
+	"drover/jobfile"
+	"drover/jobs"
+	"drover/runner"
+)
+
+func runCommand() *cobra.Command {
+	var o struct {
+		json, dry, fresh, quiet bool
+		state                   string
+		limit                   int64
+	}
+	c := &cobra.Command{
+		Use:   "run JOB.yaml",
+		Short: "Run a job, or go on with it where it stands",
+		Long: `Runs the job: plans it the first time, goes on from its checkpoints when an earlier run did not end, and prints the
+books of a run that is done without moving anything. The first SIGINT or SIGTERM drains and saves, a second one stops at once;
+either way the same command goes on.`,
+		Args: cobra.ExactArgs(1),
+		RunE: ran(func(cmd *cobra.Command, args []string) error {
+			if o.limit < 0 {
+				return usageError{fmt.Errorf("--limit %d: want a number of documents from 1", o.limit)}
+			}
+			f, err := loadJob(args[0])
+			if err != nil {
+				return err
+			}
+			cfg := runner.Config{
+				Job: f.Job(), StateDir: stateDir(o.state), Budgets: budgetDir(), Fresh: o.fresh, Limit: o.limit, DryRun: o.dry,
+				Monitor: &runner.Monitor{},
+			}
+			return carry(f, cfg, o.json, o.quiet)
+		}),
+	}
+	c.Flags().BoolVar(&o.json, "json", false, "print one JSON object with the books on stdout at the end")
+	c.Flags().BoolVar(&o.dry, "dry-run", false, "read and map every document, write nothing anywhere")
+	c.Flags().BoolVar(&o.fresh, "fresh", false, "start a new run, whatever the last one left")
+	c.Flags().BoolVar(&o.quiet, "quiet", false, "no bars and no progress lines")
+	c.Flags().StringVar(&o.state, "state", "", "folder for the job's state (default $XDG_STATE_HOME/drover)")
+	c.Flags().Int64Var(&o.limit, "limit", 0, "move only the first N documents, as a run of its own that never marks the job done")
+	return c
+}
+
+// loadJob reads a job file and prints its warnings.
+func loadJob(path string) (*jobfile.File, error) {
+	f, err := jobfile.Load(path)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	for _, w := range f.Warnings() {
+		fmt.Fprintln(os.Stderr, "drover: WARNING:", w)
+	}
+	return f, nil
+}
+
+// carry runs the job with signals, gateways and a display around it, and ends with its exit code.
+func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
+	tty := term.IsTerminal(int(os.Stderr.Fd()))
+	show := newDisplay(os.Stderr, cfg.Job.Name, cfg.Monitor, tty, quiet)
+	cfg.Log = logger(show, tty)
+
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	sigs := watchSignals(cfg.Log, func() { cancel(errors.New("stopped at once by a second signal")) })
+	cfg.Drain = sigs.first
+
+	closeGateways, err := connectTo(f, &cfg)
+	var res runner.Result
+	if err != nil {
+		res = runner.Failure(cfg.Job.Name, err)
+	} else {
+		show.start()
+		res = runner.Run(ctx, cfg)
+		show.stop()
+		closeGateways()
+	}
+	code := res.ExitCode()
+	if s := sigs.caught(); s != 0 && res.State == runner.Stopped {
+		code = 128 + int(s)
+		res.Signal = s.String()
+	}
+	if asJSON {
+		if err := printJSON(os.Stdout, res); err != nil {
+			return err
+		}
+	}
+	printBooks(os.Stderr, res)
+	if code != 0 {
+		return exit{code}
+	}
+	return nil
+}
+
+// connectTo completes cfg with who the gateways are: the job's, or an embedded one in this process.
+func connectTo(f *jobfile.File, cfg *runner.Config) (closer func(), err error) {
+	g := &cfg.Job.Gateways
+	tls, err := f.TLS()
+	if err != nil {
+		return nil, err
+	}
+	g.Transport.TLS = tls
+	addrs, closer := g.Static, func() {}
+	if g.Embedded != "" && !cfg.DryRun {
+		s, err := gateway.Open(gateway.Options{Dir: g.Embedded, Transport: g.Transport, Log: cfg.Log})
+		if err != nil {
+			return nil, err
+		}
+		addrs = []string{s.Addr()}
+		closer = func() { s.Close() }
+	}
+	cfg.Discover = func(ctx context.Context, update func([]hbase.Endpoint)) {
+		discovery.Static(addrs).Run(ctx, func(addrs []string) {
+			eps := make([]hbase.Endpoint, len(addrs))
+			for i, a := range addrs {
+				eps[i] = hbase.Endpoint{Addr: a}
+			}
+			update(eps)
+		})
+	}
+	return closer, nil
+}
+
+func logger(w io.Writer, tty bool) *slog.Logger {
+	level := slog.LevelInfo
+	if os.Getenv("DROVER_DEBUG") != "" {
+		level = slog.LevelDebug
+	}
+	return slog.New(tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !tty}))
+}
+
+// signals gives the first SIGINT or SIGTERM as a closed channel, and calls second on the next.
+type signals struct {
+	first chan struct{}
+	sig   chan syscall.Signal
+}
+
+func watchSignals(log *slog.Logger, second func()) *signals {
+	s := &signals{first: make(chan struct{}), sig: make(chan syscall.Signal, 1)}
+	in := make(chan os.Signal, 2)
+	signal.Notify(in, syscall.SIGINT, syscall.SIGTERM)
+	go func() { // lives as long as the process
+		got := (<-in).(syscall.Signal)
+		log.Warn("stopping: finishing what is in flight and saving; again to stop at once", "signal", got)
+		s.sig <- got
+		close(s.first)
+		<-in
+		second()
+	}()
+	return s
+}
+
+func (s *signals) caught() syscall.Signal {
+	select {
+	case got := <-s.sig:
+		return got
+	default:
+		return 0
+	}
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// interruptible is a context for commands that have nothing to save.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+}
+
+var _ = jobs.Unlimited

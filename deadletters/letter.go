@@ -1,0 +1,153 @@
+// Package deadletters keeps the documents that HBase will never take, each with the reason, so that a person can mend the
+// cause and replay them.
+//
+//   - A letter is one such document. Its identity is (run, shard, position): a run that goes over the same documents again
+//     after a crash writes the same letter again, which counts once.
+//   - A log is the folder of one run's letters: DIR/RUN/letters-000001.jsonl and so on, one JSON object a line.
+//   - A letter is replayed when its document was written after all; the log says so in a line of its own.
+//
+// A letter must be durable (Log.Sync) before the watermark passes its document.
+//
+// Not for trouble that may pass: only proof makes a dead letter.
+package deadletters
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+// The stages at which a document dies.
+const (
+	Mapping = "mapping" // the mapping refuses it
+	HBase   = "hbase"   // HBase refuses its row
+)
+
+// Letter is a dead document.
+type Letter struct {
+	Run      string `json:"run"`
+	Shard    int    `json:"shard"`
+	Position string `json:"position"` // where the document starts, in the source's words
+
+	Collection string `json:"collection,omitempty"`
+	Table      string `json:"table"`
+	Key        string `json:"key,omitempty"` // the row key as text or hex, if there is one
+	Stage      string `json:"stage"`
+	Reason     string `json:"reason"`
+	Attempts   int    `json:"attempts"`
+
+	// Document is the document as canonical Extended JSON, for people and other tools. Append makes it from Raw when it is
+	// not given. It is null when Raw cannot be decoded, or is over MaxDocument; DecodeError then says so.
+	Document    json.RawMessage `json:"document"`
+	DecodeError string          `json:"decode_error,omitempty"`
+	Raw         []byte          `json:"raw"` // the document's BSON as it was read, whatever is wrong with it
+
+	Time time.Time `json:"time"`
+}
+
+// MaxDocument is the size of BSON, in bytes, up to which a letter has its document as Extended JSON too, which can be ten
+// times as large and is built in memory. Raw is always whole.
+const MaxDocument = 1 << 20
+
+// ExtendedJSON is a BSON document as canonical Extended JSON.
+func ExtendedJSON(raw []byte) (json.RawMessage, error) {
+	if err := bson.Raw(raw).Validate(); err != nil {
+		return nil, fmt.Errorf("decode document of %d bytes: %w", len(raw), err)
+	}
+	text, err := bson.MarshalExtJSON(bson.Raw(raw), true, false)
+	if err != nil {
+		return nil, fmt.Errorf("decode document of %d bytes: %w", len(raw), err)
+	}
+	if !json.Valid(text) {
+		return nil, fmt.Errorf("decode document of %d bytes: it has no valid Extended JSON", len(raw))
+	}
+	return text, nil
+}
+
+// The kinds of lines.
+const (
+	kindLetter   = "letter"
+	kindReplayed = "replayed"
+)
+
+// line is what begins every line of a log, in this order, so that an identity can be read without the document after it.
+type line struct {
+	Kind     string `json:"kind"`
+	Run      string `json:"run"`
+	Shard    int    `json:"shard"`
+	Position string `json:"position"`
+}
+
+// write writes x as one line. The document is not copied, and raw goes through as a stream: a letter can be large.
+func (x Letter) write(w io.Writer) error {
+	document, raw := x.Document, x.Raw
+	switch {
+	case len(document) > 0:
+		var flat bytes.Buffer
+		if err := json.Compact(&flat, document); err != nil { // a newline would end the line
+			return fmt.Errorf("letter's document: %w", err)
+		}
+		document = flat.Bytes()
+	case len(raw) > MaxDocument:
+		x.DecodeError = fmt.Sprintf("not decoded: its %d bytes are over %d, see raw", len(raw), MaxDocument)
+	default:
+		var err error
+		if document, err = ExtendedJSON(raw); err != nil {
+			x.DecodeError = err.Error()
+		}
+	}
+	if document == nil {
+		document = json.RawMessage("null")
+	}
+	head, err := json.Marshal(struct {
+		Kind string `json:"kind"`
+		Letter
+		Document *struct{} `json:"document,omitempty"` // these two come after, by hand
+		Raw      *struct{} `json:"raw,omitempty"`
+	}{Kind: kindLetter, Letter: x})
+	if err != nil {
+		return err
+	}
+	head = append(head[:len(head)-1], `,"document":`...)
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	if _, err := w.Write(document); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, `,"raw":"`); err != nil {
+		return err
+	}
+	e := base64.NewEncoder(base64.StdEncoding, w)
+	if _, err := e.Write(raw); err != nil {
+		return err
+	}
+	if err := e.Close(); err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, "\"}\n")
+	return err
+}
+
+// Replay says that the document of a letter was written after all, and what that added to the books of its table.
+type Replay struct {
+	Run      string `json:"-"`
+	Shard    int    `json:"-"`
+	Position string `json:"-"`
+
+	Table string    `json:"table"`
+	Cells int64     `json:"cells"`
+	Bytes int64     `json:"bytes"` // encoded
+	Time  time.Time `json:"time"`
+}
+
+// replay is a Replay as a line.
+type replay struct {
+	line
+	Replay
+}

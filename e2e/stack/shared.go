@@ -1,0 +1,84 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+)
+
+var shared struct {
+	mu    sync.Mutex
+	tried bool
+	stack *Stack
+	err   error
+}
+
+// Shared gives the one stack of this test process, started on first use, with every server running: what an earlier test
+// killed or stopped is brought back. So a test that harms servers must not run in parallel with others. TestMain calls
+// CloseShared.
+//
+// Without Java or Maven the test is skipped, except where CI=true: there a missing stack is a failure.
+func Shared(t testing.TB) *Stack {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starting HBase takes half a minute: not with -short")
+	}
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if !shared.tried {
+		shared.tried = true
+		var log bytes.Buffer
+		shared.stack, shared.err = Start(context.Background(), Options{Log: &log})
+		t.Logf("%s", bytes.TrimSpace(log.Bytes()))
+	}
+	if errors.Is(shared.err, ErrNoTools) && os.Getenv("CI") != "true" {
+		t.Skip(shared.err)
+	}
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	if err := shared.stack.Mend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return shared.stack
+}
+
+// CloseShared ends the shared stack, if there is one.
+func CloseShared() error {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.stack == nil {
+		return nil
+	}
+	return shared.stack.Close()
+}
+
+// Mend lets stopped servers go on and starts dead ones again, AddGateway's excepted. It returns when those that it started
+// serve.
+func (s *Stack) Mend(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	first := [][]*Process{{s.Quorum}, append([]*Process{s.Master}, s.RegionServers...), s.Gateways}
+	var dead []*Process
+	for _, ps := range first {
+		for _, p := range ps {
+			if !p.Alive() {
+				dead = append(dead, p)
+				continue
+			}
+			if err := p.Cont(); err != nil {
+				return fmt.Errorf("mend stack: %w", err)
+			}
+		}
+	}
+	for _, p := range dead {
+		if err := p.Restart(ctx); err != nil {
+			return fmt.Errorf("mend stack: %w", err)
+		}
+	}
+	return nil
+}

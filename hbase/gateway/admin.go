@@ -1,0 +1,436 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"drover/hbase/thrift2"
+)
+
+// forever is HBase's TTL of a family that keeps its cells, in seconds.
+const forever = math.MaxInt32
+
+// plainName is the name of a table in one form: the default namespace is left out.
+func plainName(name []byte) string { return string(bytes.TrimPrefix(name, []byte("default:"))) }
+
+func fullName(n *thrift2.TTableName) string {
+	if len(n.Ns) == 0 || string(n.Ns) == "default" {
+		return plainName(n.Qualifier)
+	}
+	return string(n.Ns) + ":" + string(n.Qualifier)
+}
+
+func tableName(full string) *thrift2.TTableName {
+	ns, qualifier, found := strings.Cut(full, ":")
+	if !found {
+		ns, qualifier = "default", full
+	}
+	return &thrift2.TTableName{Ns: []byte(ns), Qualifier: []byte(qualifier)}
+}
+
+var (
+	goodQualifier = regexp.MustCompile(`^[\p{L}\p{N}_][\p{L}\p{N}_.-]*$`)
+	goodNamespace = regexp.MustCompile(`^[\p{L}\p{N}_]+$`)
+)
+
+// region gives the bounds of the region that holds the row.
+func (t *table) region(row []byte) (start, end []byte) {
+	i, found := slices.BinarySearchFunc(t.splits, row, bytes.Compare)
+	if found {
+		i++
+	}
+	return t.bounds(i)
+}
+
+func (t *table) bounds(i int) (start, end []byte) {
+	start, end = []byte{}, []byte{}
+	if i > 0 {
+		start = t.splits[i-1]
+	}
+	if i < len(t.splits) {
+		end = t.splits[i]
+	}
+	return start, end
+}
+
+func (t *table) location(start, end []byte) *thrift2.THRegionLocation {
+	port, code, no, replica := int32(serverPort), int64(startCode), false, int32(0)
+	return &thrift2.THRegionLocation{
+		ServerName: &thrift2.TServerName{HostName: serverHost, Port: &port, StartCode: &code},
+		RegionInfo: &thrift2.THRegionInfo{TableName: []byte(t.name), StartKey: start, EndKey: end, Offline: &no, Split: &no, ReplicaId: &replica},
+	}
+}
+
+func (h *handler) GetRegionLocation(_ context.Context, name, row []byte, _ bool) (*thrift2.THRegionLocation, error) {
+	t := h.s.store.table(name)
+	if t == nil {
+		return nil, tableNotFound(plainName(name))
+	}
+	return t.location(t.region(row)), nil
+}
+
+func (h *handler) GetAllRegionLocations(_ context.Context, name []byte) ([]*thrift2.THRegionLocation, error) {
+	regions := []*thrift2.THRegionLocation{}
+	if t := h.s.store.table(name); t != nil {
+		for i := range len(t.splits) + 1 {
+			regions = append(regions, t.location(t.bounds(i)))
+		}
+	}
+	return regions, nil
+}
+
+func (h *handler) GetTableDescriptor(_ context.Context, name *thrift2.TTableName) (*thrift2.TTableDescriptor, error) {
+	t := h.s.store.table([]byte(fullName(name)))
+	if t == nil {
+		return nil, tableNotFound(fullName(name))
+	}
+	return t.desc, nil
+}
+
+func (h *handler) TableExists(_ context.Context, name *thrift2.TTableName) (bool, error) {
+	return h.s.store.table([]byte(fullName(name))) != nil, nil
+}
+
+func (h *handler) GetTableNamesByPattern(_ context.Context, pattern string, system bool) ([]*thrift2.TTableName, error) {
+	match := func(string) bool { return true }
+	if pattern != "" {
+		re, err := regexp.Compile("^(?:" + pattern + ")$")
+		if err != nil {
+			return nil, internalError{err.Error()}
+		}
+		match = re.MatchString
+	}
+	names := []*thrift2.TTableName{}
+	for _, name := range h.s.store.tableNames() {
+		if match(name) {
+			names = append(names, tableName(name))
+		}
+	}
+	if system {
+		for _, name := range []string{"hbase:meta", "hbase:namespace"} {
+			if match(name) {
+				names = append(names, tableName(name))
+			}
+		}
+	}
+	return names, nil
+}
+
+func (h *handler) CreateTable(_ context.Context, desc *thrift2.TTableDescriptor, splits [][]byte) error {
+	if desc.TableName == nil || !goodQualifier.Match(bytes.TrimPrefix(desc.TableName.Qualifier, []byte("default:"))) ||
+		len(desc.TableName.Ns) > 0 && !goodNamespace.Match(desc.TableName.Ns) {
+		return internalError{fmt.Sprintf("Illegal table name %v", desc.TableName)}
+	}
+	name := fullName(desc.TableName)
+	splits = slices.Clone(splits)
+	slices.SortFunc(splits, bytes.Compare)
+	for i, k := range splits {
+		if len(k) == 0 {
+			return internalError{"Empty split key must not be passed in the split keys."}
+		}
+		if i > 0 && bytes.Equal(splits[i-1], k) {
+			return internalError{"All split keys must be unique, found duplicate: " + string(k)}
+		}
+	}
+	full, err := complete(desc)
+	if err != nil {
+		return err
+	}
+	if err := h.s.faults.access(name, "CREATE"); err != nil {
+		return err
+	}
+	s := h.s.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ns := string(tableName(name).Ns)
+	if _, ok := s.namespaces[ns]; !ok {
+		return ioError(false, "org.apache.hadoop.hbase.NamespaceNotFoundException: %s", ns)
+	}
+	if s.tables[name] != nil {
+		return ioError(false, "%s", name)
+	}
+	if len(full.Columns) == 0 {
+		return ioError(false, "org.apache.hadoop.hbase.DoNotRetryIOException: Table should have at least one column family.")
+	}
+	if h.s.faults.rules.Load().noSplits && len(splits) > 0 {
+		h.s.faults.wrongSplits.Add(1)
+		splits = nil
+	}
+	s.number++
+	return saving(name, s.saveLocked(newTable(name, s.number, splits, false, full)))
+}
+
+func saving(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return ioError(true, "change table %s: %v", name, err)
+}
+
+// change makes another table of one that exists. The edit's table is a copy; its descriptor is still shared.
+func (h *handler) change(n *thrift2.TTableName, edit func(t *table) error) error {
+	name := fullName(n)
+	if err := h.s.faults.access(name, "ADMIN"); err != nil {
+		return err
+	}
+	s := h.s.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.tables[name]
+	if old == nil {
+		return tableNotFound(name)
+	}
+	t := *old
+	if err := edit(&t); err != nil {
+		return err
+	}
+	return saving(name, s.saveLocked(newTable(name, t.number, t.splits, t.disabled, t.desc)))
+}
+
+func notDisabled(name string) error {
+	return ioError(false, "org.apache.hadoop.hbase.TableNotDisabledException: Not DISABLED; tableName=%s, state=ENABLED", name)
+}
+
+func (h *handler) DeleteTable(_ context.Context, n *thrift2.TTableName) error {
+	name := fullName(n)
+	s := h.s.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tables[name]
+	if t == nil {
+		return tableNotFound(name)
+	}
+	if !t.disabled {
+		return notDisabled(name)
+	}
+	return saving(name, s.dropLocked(t))
+}
+
+func (h *handler) TruncateTable(_ context.Context, n *thrift2.TTableName, preserveSplits bool) error {
+	return h.change(n, func(t *table) error {
+		if !t.disabled {
+			return notDisabled(t.name)
+		}
+		h.s.store.number++
+		t.number, t.disabled = h.s.store.number, false
+		if !preserveSplits {
+			t.splits = nil
+		}
+		return nil
+	})
+}
+
+func (h *handler) EnableTable(_ context.Context, n *thrift2.TTableName) error {
+	return h.change(n, func(t *table) error {
+		if !t.disabled {
+			return ioError(false, "org.apache.hadoop.hbase.TableNotDisabledException: tableName=%s, state=ENABLED", t.name)
+		}
+		t.disabled = false
+		return nil
+	})
+}
+
+func (h *handler) DisableTable(_ context.Context, n *thrift2.TTableName) error {
+	return h.change(n, func(t *table) error {
+		if t.disabled {
+			return ioError(false, "org.apache.hadoop.hbase.TableNotEnabledException: tableName=%s, state=DISABLED", t.name)
+		}
+		t.disabled = true
+		return nil
+	})
+}
+
+func (h *handler) enabled(n *thrift2.TTableName) (found, enabled bool) {
+	t := h.s.store.table([]byte(fullName(n)))
+	return t != nil, t != nil && !t.disabled
+}
+
+func (h *handler) IsTableEnabled(_ context.Context, n *thrift2.TTableName) (bool, error) {
+	found, enabled := h.enabled(n)
+	if !found {
+		return false, tableNotFound(fullName(n))
+	}
+	return enabled, nil
+}
+
+func (h *handler) IsTableDisabled(_ context.Context, n *thrift2.TTableName) (bool, error) {
+	found, enabled := h.enabled(n)
+	if !found {
+		return false, tableNotFound(fullName(n))
+	}
+	return !enabled, nil
+}
+
+func (h *handler) IsTableAvailable(_ context.Context, n *thrift2.TTableName) (bool, error) {
+	found, enabled := h.enabled(n)
+	return found && enabled, nil
+}
+
+func (h *handler) AddColumnFamily(_ context.Context, n *thrift2.TTableName, c *thrift2.TColumnFamilyDescriptor) error {
+	return h.column(n, c, false)
+}
+
+func (h *handler) ModifyColumnFamily(_ context.Context, n *thrift2.TTableName, c *thrift2.TColumnFamilyDescriptor) error {
+	return h.column(n, c, true)
+}
+
+func (h *handler) column(n *thrift2.TTableName, c *thrift2.TColumnFamilyDescriptor, modify bool) error {
+	col, err := completeFamily(c)
+	if err != nil {
+		return err
+	}
+	return h.change(n, func(t *table) error {
+		desc := *t.desc
+		desc.Columns = slices.Clone(desc.Columns)
+		i := slices.IndexFunc(desc.Columns, func(x *thrift2.TColumnFamilyDescriptor) bool { return bytes.Equal(x.Name, col.Name) })
+		switch {
+		case modify && i < 0:
+			return ioError(false, "org.apache.hadoop.hbase.InvalidFamilyOperationException: Family '%s' does not exist, so it cannot be modified", col.Name)
+		case !modify && i >= 0:
+			return ioError(false, "org.apache.hadoop.hbase.InvalidFamilyOperationException: Family '%s' in table '%s' already exists so cannot be added", col.Name, t.name)
+		case modify:
+			desc.Columns[i] = col
+		default:
+			desc.Columns = append(desc.Columns, col)
+		}
+		sortFamilies(desc.Columns)
+		t.desc = &desc
+		return nil
+	})
+}
+
+func sortFamilies(c []*thrift2.TColumnFamilyDescriptor) {
+	slices.SortFunc(c, func(a, b *thrift2.TColumnFamilyDescriptor) int { return bytes.Compare(a.Name, b.Name) })
+}
+
+// complete gives a descriptor with HBase's defaults for what it leaves open.
+func complete(d *thrift2.TTableDescriptor) (*thrift2.TTableDescriptor, error) {
+	full := *d
+	full.TableName = tableName(fullName(d.TableName))
+	if full.Durability == nil {
+		v := thrift2.TDurability_USE_DEFAULT
+		full.Durability = &v
+	}
+	full.Columns = nil
+	for _, c := range d.Columns {
+		f, err := completeFamily(c)
+		if err != nil {
+			return nil, err
+		}
+		full.Columns = append(full.Columns, f)
+	}
+	sortFamilies(full.Columns)
+	for i := 1; i < len(full.Columns); i++ {
+		if bytes.Equal(full.Columns[i-1].Name, full.Columns[i].Name) {
+			return nil, internalError{"Family '" + string(full.Columns[i].Name) + "' already exists so cannot be added"}
+		}
+	}
+	return &full, nil
+}
+
+func completeFamily(c *thrift2.TColumnFamilyDescriptor) (*thrift2.TColumnFamilyDescriptor, error) {
+	if len(c.Name) == 0 || c.Name[0] == '.' || bytes.ContainsAny(c.Name, ":/\\") {
+		return nil, internalError{"Illegal family name " + string(c.Name)}
+	}
+	f := *c
+	set(&f.BlockSize, 65536)
+	set(&f.BloomnFilterType, thrift2.TBloomFilterType_ROW)
+	set(&f.CompressionType, thrift2.TCompressionAlgorithm_NONE)
+	set(&f.DfsReplication, 0)
+	set(&f.DataBlockEncoding, thrift2.TDataBlockEncoding_NONE)
+	set(&f.KeepDeletedCells, thrift2.TKeepDeletedCells_FALSE)
+	set(&f.MaxVersions, 1)
+	set(&f.MinVersions, 0)
+	set(&f.Scope, 0)
+	set(&f.TimeToLive, forever)
+	set(&f.BlockCacheEnabled, true)
+	set(&f.CacheBloomsOnWrite, false)
+	set(&f.CacheDataOnWrite, false)
+	set(&f.CacheIndexesOnWrite, false)
+	set(&f.CompressTags, true)
+	set(&f.EvictBlocksOnClose, false)
+	set(&f.InMemory, false)
+	if *f.MaxVersions <= 0 {
+		return nil, internalError{"Maximum versions must be positive"}
+	}
+	if *f.TimeToLive <= 0 {
+		return nil, ioError(false, "org.apache.hadoop.hbase.DoNotRetryIOException: TTL for column family %s must be positive.", f.Name)
+	}
+	return &f, nil
+}
+
+func set[T any](field **T, value T) {
+	if *field == nil {
+		*field = &value
+	}
+}
+
+func (h *handler) CreateNamespace(_ context.Context, d *thrift2.TNamespaceDescriptor) error {
+	if !goodNamespace.MatchString(d.Name) {
+		return internalError{"Illegal namespace " + d.Name}
+	}
+	s := h.s.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.namespaces[d.Name]; ok {
+		return ioError(false, "org.apache.hadoop.hbase.NamespaceExistException: %s", d.Name)
+	}
+	conf, err := json.Marshal(d.Configuration)
+	if err == nil {
+		err = s.db.Set(append([]byte{keyNamespace}, d.Name...), conf, pebble.Sync)
+	}
+	if err != nil {
+		return ioError(true, "create namespace %s: %v", d.Name, err)
+	}
+	s.namespaces[d.Name] = maps.Clone(d.Configuration)
+	return nil
+}
+
+func (h *handler) DeleteNamespace(_ context.Context, name string) error {
+	s := h.s.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.namespaces[name]; !ok {
+		return ioError(false, "org.apache.hadoop.hbase.NamespaceNotFoundException: %s", name)
+	}
+	if name == "default" || name == "hbase" {
+		return ioError(false, "org.apache.hadoop.hbase.constraint.ConstraintException: Reserved namespace %s cannot be removed.", name)
+	}
+	for t := range s.tables {
+		if strings.HasPrefix(t, name+":") {
+			return ioError(false, "org.apache.hadoop.hbase.constraint.ConstraintException: Only empty namespaces can be removed. Namespace %s has tables", name)
+		}
+	}
+	if err := s.db.Delete(append([]byte{keyNamespace}, name...), pebble.Sync); err != nil {
+		return ioError(true, "delete namespace %s: %v", name, err)
+	}
+	delete(s.namespaces, name)
+	return nil
+}
+
+func (h *handler) GetNamespaceDescriptor(_ context.Context, name string) (*thrift2.TNamespaceDescriptor, error) {
+	s := h.s.store
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	conf, ok := s.namespaces[name]
+	if !ok {
+		return nil, ioError(false, "org.apache.hadoop.hbase.NamespaceNotFoundException: %s", name)
+	}
+	return &thrift2.TNamespaceDescriptor{Name: name, Configuration: maps.Clone(conf)}, nil
+}
+
+func (h *handler) ListNamespaces(context.Context) ([]string, error) {
+	s := h.s.store
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Sorted(maps.Keys(s.namespaces)), nil
+}

@@ -1,0 +1,98 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+
+	"drover/hbase/thrift2"
+)
+
+// The one region server that the embedded gateway pretends to have.
+const (
+	serverHost = "localhost"
+	serverPort = 16020
+	startCode  = 1700000000000
+)
+
+var serverName = fmt.Sprintf("%s,%d,%d", serverHost, serverPort, int64(startCode))
+
+// ioError is the exception HBase's gateway makes of any IOException. Real gateways say canRetry of all but subclasses of
+// DoNotRetryIOException, and batches wrap even those.
+func ioError(retry bool, format string, args ...any) *thrift2.TIOError {
+	message := fmt.Sprintf(format, args...)
+	return &thrift2.TIOError{Message: &message, CanRetry: &retry}
+}
+
+// internalError is a fault whose reason HBase's gateway keeps to itself: the client gets TApplicationException 6.
+type internalError struct{ reason string }
+
+func (e internalError) Error() string { return e.reason }
+
+// failures collects why rows of one call were refused, as HBase's client sums them up.
+type failures struct {
+	rows    int
+	reasons []string
+	counts  []int
+	servers string
+}
+
+func (f *failures) add(reason string) {
+	f.rows++
+	for i, r := range f.reasons {
+		if r == reason {
+			f.counts[i]++
+			return
+		}
+	}
+	f.reasons = append(f.reasons, reason)
+	f.counts = append(f.counts, 1)
+}
+
+func (f *failures) err() error {
+	if f.rows == 0 {
+		return nil
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Failed %d action%s: ", f.rows, plural(f.rows))
+	for i, r := range f.reasons {
+		fmt.Fprintf(&b, "%s: %d time%s, ", r, f.counts[i], plural(f.counts[i]))
+	}
+	servers := f.servers
+	if servers == "" {
+		servers = serverName
+	}
+	b.WriteString("servers with issues: " + servers)
+	return ioError(true, "%s", b.String())
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
+func tableNotFound(name string) error { return ioError(false, "%s", name) }
+
+func tableNotEnabled(name string) error { return ioError(false, "%s is disabled.", name) }
+
+// noFamily is the text of the region server for one row.
+func (t *table) noFamily(family, row []byte) string {
+	return fmt.Sprintf("org.apache.hadoop.hbase.regionserver.NoSuchColumnFamilyException: Column family %s does not exist in region %s in table %s",
+		family, t.regionName(row), t.describe())
+}
+
+// regionName is the name of the region that holds the row.
+func (t *table) regionName(row []byte) string {
+	start, _ := t.region(row)
+	return fmt.Sprintf("%s,%s,%d.%032x.", t.name, start, int64(startCode), t.number)
+}
+
+func (t *table) describe() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "'%s'", t.name)
+	for _, f := range t.families {
+		fmt.Fprintf(&b, ", {NAME => '%s', VERSIONS => '%d'}", f.name, f.versions)
+	}
+	return b.String()
+}

@@ -1,0 +1,260 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/apache/thrift/lib/go/thrift"
+	"github.com/cockroachdb/pebble/v2"
+
+	"drover/hbase"
+)
+
+// putCall is a decoded put or putMultiple. It refers to the message by offset and is reused for the next call.
+type putCall struct {
+	table span
+	rows  []putRow
+	cells []putCell
+}
+
+type putRow struct {
+	key     span
+	cell    int32 // its cells are cells[cell:end]
+	end     int32
+	ts      int64
+	hasTS   bool
+	ttl     int64
+	durable hbase.Durability
+	reason  string // why the row is refused
+}
+
+type putCell struct {
+	family, qualifier, value span
+	ts                       int64
+	hasTS                    bool
+}
+
+// decode reads the arguments of put (one row) or putMultiple.
+func (p *putCall) decode(w *wire, single bool) {
+	p.table, p.rows, p.cells = span{}, p.rows[:0], p.cells[:0]
+	var last int16
+	for {
+		t := w.field(&last)
+		switch {
+		case t == thrift.STOP:
+			return
+		case last == 1 && t == thrift.STRING:
+			p.table = w.bytes()
+		case last == 2 && single && t == thrift.STRUCT:
+			p.row(w)
+		case last == 2 && !single && t == thrift.LIST:
+			elem, n := w.list()
+			if elem != thrift.STRUCT && n > 0 {
+				w.fail("puts that are no structs")
+			}
+			for i := 0; i < n && w.err == nil; i++ {
+				p.row(w)
+			}
+		default:
+			w.skip(t, true, 0)
+		}
+	}
+}
+
+func (p *putCall) row(w *wire) {
+	r := putRow{cell: int32(len(p.cells)), end: int32(len(p.cells))}
+	var last int16
+	for {
+		t := w.field(&last)
+		switch {
+		case t == thrift.STOP:
+			p.rows = append(p.rows, r)
+			return
+		case last == 1 && t == thrift.STRING:
+			r.key = w.bytes()
+		case last == 2 && t == thrift.LIST:
+			_, n := w.list()
+			for i := 0; i < n && w.err == nil; i++ {
+				p.cell(w)
+			}
+			r.end = int32(len(p.cells))
+		case last == 3 && t == thrift.I64:
+			r.ts, r.hasTS = w.i64(), true
+		case last == 5 && t == thrift.MAP:
+			_, _, n := w.mapping()
+			for i := 0; i < n && w.err == nil; i++ {
+				name, value := w.bytes(), w.bytes()
+				if string(w.at(name)) == "_ttl" && value.n == 8 {
+					r.ttl = int64(binary.BigEndian.Uint64(w.at(value)))
+				}
+			}
+		case last == 6 && t == thrift.I32:
+			r.durable = hbase.Durability(w.i32())
+		default:
+			w.skip(t, true, 0)
+		}
+	}
+}
+
+func (p *putCall) cell(w *wire) {
+	var c putCell
+	var last int16
+	for {
+		t := w.field(&last)
+		switch {
+		case t == thrift.STOP:
+			p.cells = append(p.cells, c)
+			return
+		case last == 1 && t == thrift.STRING:
+			c.family = w.bytes()
+		case last == 2 && t == thrift.STRING:
+			c.qualifier = w.bytes()
+		case last == 3 && t == thrift.STRING:
+			c.value = w.bytes()
+		case last == 4 && t == thrift.I64:
+			c.ts, c.hasTS = w.i64(), true
+		default:
+			w.skip(t, true, 0)
+		}
+	}
+}
+
+// check is what HBase's client does inside the gateway before it sends anything: one bad row refuses the whole call, and
+// the reason is lost.
+func (p *putCall) check() error {
+	for i := range p.rows {
+		r := &p.rows[i]
+		switch {
+		case r.key.n == 0:
+			return internalError{"Row length is 0"}
+		case r.key.n > hbase.MaxKeyBytes:
+			return internalError{fmt.Sprintf("Row length %d is > %d", r.key.n, hbase.MaxKeyBytes)}
+		case r.hasTS && r.ts < 0:
+			return internalError{fmt.Sprintf("Timestamp cannot be negative. ts=%d", r.ts)}
+		case r.cell == r.end:
+			return internalError{"No columns to insert"}
+		}
+		for _, c := range p.cells[r.cell:r.end] {
+			if hbase.CellBytes(int(r.key.n), int(c.family.n), int(c.qualifier.n), int(c.value.n)) > hbase.MaxCellBytes {
+				return internalError{"KeyValue size too large"}
+			}
+		}
+	}
+	return nil
+}
+
+// put applies a put or putMultiple that w holds.
+func (s *Server) put(w *wire, p *putCall, single bool) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	if len(p.rows) == 0 {
+		return nil
+	}
+	if err := s.faults.pace(s.done, len(p.rows)); err != nil {
+		return err
+	}
+	name := plainName(w.at(p.table))
+
+	s.store.mu.RLock()
+	defer s.store.mu.RUnlock()
+	if s.store.closed {
+		return errClosed
+	}
+	t := s.store.tables[name]
+	if t == nil || t.disabled {
+		return unwritable(name, t, len(p.rows), single)
+	}
+	s.faults.refuse(w, p, t)
+
+	now := time.Now().UnixMilli()
+	batch := s.store.db.NewBatchWithSize(w.pos + w.pos/4)
+	defer batch.Close()
+	var failed failures
+	var last *family
+	durable := false
+	for i := range p.rows {
+		r := &p.rows[i]
+		size := 0
+		for j := r.cell; j < r.end && r.reason == ""; j++ {
+			c := &p.cells[j]
+			if name := w.at(c.family); last == nil || last.name != string(name) {
+				if last = t.family(name); last == nil {
+					r.reason = t.noFamily(name, w.at(r.key))
+				}
+			}
+			switch {
+			case !c.hasTS && r.hasTS:
+				c.ts = r.ts
+			case !c.hasTS:
+				c.ts = math.MaxInt64
+			}
+			if c.ts == math.MaxInt64 {
+				c.ts = now
+			}
+			size += 9 + uvarintLen(int(c.family.n)) + int(c.family.n) + uvarintLen(int(c.qualifier.n)) + int(c.qualifier.n) +
+				uvarintLen(int(c.value.n)) + int(c.value.n)
+			if r.ttl != 0 {
+				size += 8
+			}
+		}
+		if r.reason != "" {
+			failed.add(r.reason)
+			continue
+		}
+		durable = durable || (r.durable != hbase.SkipWAL && r.durable != hbase.AsyncWAL)
+		op := batch.MergeDeferred(prefixLen+int(r.key.n), size)
+		op.Key[0] = keyRow
+		binary.BigEndian.PutUint32(op.Key[1:], t.number)
+		copy(op.Key[prefixLen:], w.at(r.key))
+		at := 0
+		for j := r.cell; j < r.end; j++ {
+			c := &p.cells[j]
+			stored := cell{kind: typePut, family: w.at(c.family), qualifier: w.at(c.qualifier), ts: c.ts, ttl: r.ttl, value: w.at(c.value)}
+			at += stored.put(op.Value[at:])
+		}
+		if err := op.Finish(); err != nil {
+			return fmt.Errorf("batch a row: %w", err)
+		}
+	}
+	if err := s.store.commit(batch, durable); err != nil {
+		return ioError(true, "put to %s: %v", name, err)
+	}
+	s.faults.applied(w, p, name)
+	if single && failed.rows > 0 {
+		return ioError(false, "%s", failed.reasons[0])
+	}
+	return failed.err()
+}
+
+// commit applies a batch; durable waits until it would survive the end of the process (or of the machine, with Fsync).
+func (s *Store) commit(b *pebble.Batch, durable bool) error {
+	if b.Empty() {
+		return nil
+	}
+	if durable {
+		return b.Commit(pebble.Sync)
+	}
+	return b.Commit(pebble.NoSync)
+}
+
+// unwritable is the error for writes to a table that is missing (t is nil) or disabled.
+func unwritable(name string, t *table, rows int, single bool) error {
+	if single {
+		if t == nil {
+			return tableNotFound(name)
+		}
+		return tableNotEnabled(name)
+	}
+	f := failures{servers: "null"}
+	for range rows {
+		if t == nil {
+			f.add(name)
+		} else {
+			f.add(name + " is disabled.")
+		}
+	}
+	return f.err()
+}

@@ -1,0 +1,328 @@
+package hbase
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+)
+
+// How a gateway's health is judged. Each number says why it is what it is.
+const (
+	// A call has a fixed cost beside its rows and bytes. Work is counted in units so that calls of any size compare: 64 for
+	// the call, one for a row, one for each KiB.
+	callUnits = 64
+
+	// Estimates follow a slower call faster than a quicker one, so that trouble is believed before relief.
+	riseWeight, fallWeight = 0.4, 0.1
+
+	// A gateway that gets no call because it was slow is thought half as slow after this long, so that it is tried again.
+	forgiveAfter = 10 * time.Second
+
+	// A call this many times over its estimate is overdue: with no answer from its gateway meanwhile, the others are preferred.
+	overdueFactor = 4
+	overdueFloor  = 250 * time.Millisecond
+
+	// A gateway that answers nothing for this many times the estimate, while others do, hangs: its calls are cut.
+	hungFactor = 3
+
+	// A call is bounded by this many times its estimate. The floor bounds what a hanging gateway costs, the ceiling what a
+	// slow cluster may take before a batch is sent twice. Without any estimate the cluster may still be warming up.
+	timeoutFactor   = 8
+	shortestTimeout = 3 * time.Second
+	longestTimeout  = 60 * time.Second
+	firstTimeout    = 15 * time.Second
+	patience        = 10 * time.Minute // what doubling after timeouts may reach
+
+	// A gateway with a connection error or a timeout is set aside: the first time just long enough to let a restarted one
+	// listen, then doubling, and never more often than twice a second.
+	shortestAside = 200 * time.Millisecond
+	secondAside   = 700 * time.Millisecond
+	longestAside  = 10 * time.Second
+
+	// Gateways close a connection that idles for 60 s.
+	idleLimit = 45 * time.Second
+)
+
+// work is the size of a call in units.
+func work(rows, bytes int) float64 { return float64(callUnits+rows) + float64(bytes)/1024 }
+
+// estimate is a moving average of what a unit of work takes.
+type estimate struct {
+	unit float64   // seconds a unit, at the load below; 0 is unknown
+	load float64   // calls in flight meanwhile
+	at   time.Time // of the last call that counted
+}
+
+func (e *estimate) add(now time.Time, took time.Duration, units float64, load int) {
+	x := took.Seconds() / units
+	switch {
+	case e.unit == 0:
+		e.unit, e.load = x, float64(load)
+	case x > e.unit:
+		e.unit += riseWeight * (x - e.unit)
+	default:
+		e.unit += fallWeight * (x - e.unit)
+	}
+	e.load += fallWeight * (float64(load) - e.load)
+	e.at = now
+}
+
+func (e *estimate) of(units float64) time.Duration { return seconds(e.unit * units) }
+
+func seconds(s float64) time.Duration {
+	if s >= patience.Seconds() {
+		return patience
+	}
+	return time.Duration(s * float64(time.Second))
+}
+
+// state is what the pool does with a gateway.
+type state uint8
+
+const (
+	healthy state = iota
+	trial         // it was set aside and its time is over: one call at a time until one is answered
+	aside         // it gets no call
+)
+
+// gateway is one Thrift server as the pool sees it. The pool's mutex guards all of it but addr.
+type gateway struct {
+	addr string
+	gone bool // no longer in the pool's set: it drains
+
+	state    state
+	fails    int       // in a row
+	failedAt time.Time // when it was last set aside; what was sent before tells nothing new
+	until    time.Time // when it may be tried again
+	probing  bool      // a probe is under way
+	hangs    bool      // it was set aside for silence, not for an error
+	lastErr  error
+
+	busy     int     // connections in use, each for one call
+	idle     []link  // the one used last at the end
+	calls    []*call // in flight, oldest first; calls of unknown size are left out
+	answered time.Time
+	est      estimate
+
+	rows, attempts int64
+	errors         [len(kindNames)]int64
+}
+
+// call is one call in flight.
+type call struct {
+	start  time.Time
+	units  float64 // 0 when its size says nothing of how long it takes
+	slow   int     // timeouts of the same rows before
+	cancel context.CancelFunc
+}
+
+// quiet tells for how long the gateway has answered nothing while it had to, and the oldest call it owes.
+func (g *gateway) quiet(now time.Time) (time.Duration, *call) {
+	if len(g.calls) == 0 {
+		return 0, nil
+	}
+	c := g.calls[0]
+	from := c.start
+	if g.answered.After(from) {
+		from = g.answered
+	}
+	return now.Sub(from), c
+}
+
+// unitLocked is the gateway's estimate, or the pool's while it has none; 0 when neither is known.
+func (p *Pool) unitLocked(g *gateway) float64 {
+	if g.est.unit > 0 {
+		return g.est.unit
+	}
+	return p.est.unit
+}
+
+// suspectLocked tells whether the gateway is silent for longer than its calls should take. Silence counts, and not the age of
+// one call, because a call may wait for a stuck region that is no fault of the gateway.
+func (p *Pool) suspectLocked(g *gateway, now time.Time) bool {
+	quiet, c := g.quiet(now)
+	unit := p.unitLocked(g)
+	return c != nil && unit > 0 && quiet > max(seconds(overdueFactor*unit*c.units), overdueFloor)
+}
+
+// hungLocked tells whether the gateway's calls should be cut. Another gateway's answer in the meantime is the evidence
+// that it is not the cluster that is slow.
+func (p *Pool) hungLocked(g *gateway, now time.Time) bool {
+	quiet, c := g.quiet(now)
+	if c == nil {
+		return false
+	}
+	limit := clampTimeout(seconds(hungFactor*p.unitLocked(g)*c.units), c.slow)
+	return quiet > limit && p.succeeded.After(now.Add(-quiet/2))
+}
+
+// timeoutLocked bounds a call.
+func (p *Pool) timeoutLocked(g *gateway, units float64, slow int) time.Duration {
+	unit := max(g.est.unit, p.est.unit)
+	if unit == 0 {
+		return min(firstTimeout<<min(slow, 6), patience)
+	}
+	return clampTimeout(seconds(timeoutFactor*unit*units), slow)
+}
+
+func clampTimeout(d time.Duration, slow int) time.Duration {
+	return min(min(max(d, shortestTimeout), longestTimeout)<<min(slow, 8), patience)
+}
+
+// costLocked estimates when the gateway would be done with one call more, in seconds a unit. It is the time a unit takes,
+// scaled from the load at which that was seen: a gateway that works off a queue takes longer by each call more, one that
+// waits for others does not. The last factor spreads calls where that makes no difference.
+func (p *Pool) costLocked(g *gateway, now time.Time) float64 {
+	unit := p.unitLocked(g)
+	if unit == 0 {
+		return float64(g.busy + 1)
+	}
+	if quiet, c := g.quiet(now); c != nil {
+		unit = max(unit, quiet.Seconds()/c.units)
+	} else if g.est.unit > 0 {
+		unit *= math.Exp2(-now.Sub(g.est.at).Seconds() / forgiveAfter.Seconds())
+	}
+	n := float64(g.busy)
+	return unit * (n + 1) / max(g.est.load, 1) * (1 + n/16)
+}
+
+// chooseLocked gives the gateway for a call, or nil when it is better to wait.
+func (p *Pool) chooseLocked(w *waiter, now time.Time) *gateway {
+	if w.only != nil {
+		if w.only.busy < p.capLocked(w.only) {
+			return w.only
+		}
+		return nil
+	}
+	// A gateway on trial comes first: nothing but a call can bring it back.
+	for _, g := range p.gateways {
+		if g.state == trial && g.busy == 0 && !slices.Contains(w.avoid, g) {
+			return g
+		}
+	}
+	if g, some := p.cheapestLocked(now, func(g *gateway) bool {
+		return g.state == healthy && !slices.Contains(w.avoid, g) && !p.suspectLocked(g, now)
+	}); some {
+		return g
+	}
+	if g, some := p.cheapestLocked(now, func(g *gateway) bool {
+		return g.state == healthy && !slices.Contains(w.avoid, g)
+	}); some {
+		return g
+	}
+	g, _ := p.cheapestLocked(now, func(g *gateway) bool { return g.state != aside })
+	return g
+}
+
+// cheapestLocked chooses among the gateways that are eligible; some tells whether there are any. It takes the better of two
+// random ones with a free connection (of all, when they are few), so that many processes do not run to the same gateway, unless
+// it is far worse than the best. Where the best has no free connection, waiting for it is the better choice: a gateway 20
+// times slower would hold its batch, and with it the shard's watermark, for longer.
+func (p *Pool) cheapestLocked(now time.Time, eligible func(*gateway) bool) (choice *gateway, some bool) {
+	const few, farWorse = 4, 2
+	var best *gateway
+	var bestCost float64
+	p.free = p.free[:0]
+	for _, g := range p.gateways {
+		if !eligible(g) {
+			continue
+		}
+		cost := p.costLocked(g, now)
+		// Equal costs are common at the start; a random order keeps them apart.
+		if best == nil || cost < bestCost || cost == bestCost && p.random() < 0.5 {
+			best, bestCost = g, cost
+		}
+		if g.busy < p.capLocked(g) {
+			p.free = append(p.free, candidate{g, cost})
+		}
+	}
+	if best == nil {
+		return nil, false
+	}
+	if len(p.free) == 0 {
+		return nil, true
+	}
+	pick := p.free[p.pickLocked(len(p.free))]
+	if n := len(p.free); n > few {
+		if other := p.free[p.pickLocked(n)]; other.cost < pick.cost {
+			pick = other
+		}
+	} else {
+		for _, other := range p.free {
+			if other.cost < pick.cost {
+				pick = other
+			}
+		}
+	}
+	if pick.cost > farWorse*bestCost {
+		pick.g = best
+	}
+	if pick.g.busy >= p.capLocked(pick.g) {
+		return nil, true
+	}
+	return pick.g, true
+}
+
+type candidate struct {
+	g    *gateway
+	cost float64
+}
+
+func (p *Pool) pickLocked(n int) int { return min(int(p.random()*float64(n)), n-1) }
+
+// capLocked is how many calls the gateway may have in flight.
+func (p *Pool) capLocked(g *gateway) int {
+	switch g.state {
+	case healthy:
+		return p.connections
+	case trial:
+		return 1
+	}
+	return 0
+}
+
+// healthyLocked counts the gateways that take part.
+func (p *Pool) healthyLocked() int {
+	n := 0
+	for _, g := range p.gateways {
+		if g.state == healthy {
+			n++
+		}
+	}
+	return n
+}
+
+// setAsideLocked takes a gateway out after a call that began at start and got no answer of its own.
+func (p *Pool) setAsideLocked(g *gateway, now, start time.Time, hangs bool, err error) {
+	g.lastErr = err
+	if g.fails > 0 && !start.After(g.failedAt) {
+		return // of the same trouble
+	}
+	g.fails++
+	g.state, g.hangs, g.failedAt = aside, hangs, now
+	back := shortestAside
+	if g.fails > 1 {
+		back = min(secondAside<<min(g.fails-2, 8), longestAside)
+	}
+	g.until = now.Add(p.jitter(back))
+	p.doomed = append(p.doomed, g.idle...)
+	g.idle = nil
+	if g.fails == 1 && !g.gone {
+		p.log.Warn("gateway set aside", "gateway", g.addr, "error", Reason(err))
+	}
+}
+
+// backLocked makes a gateway healthy after a call that began at start was answered.
+func (p *Pool) backLocked(g *gateway, start time.Time) {
+	if g.fails == 0 || !start.After(g.failedAt) {
+		return
+	}
+	p.log.Info("gateway is back", "gateway", g.addr, "after", time.Since(g.failedAt).Round(time.Millisecond))
+	g.state, g.fails, g.lastErr = healthy, 0, nil
+}
+
+// jitter spreads d over 0.75 to 1.25 of it, so that what failed together does not come back together.
+func (p *Pool) jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.75 + 0.5*p.random()))
+}

@@ -1,0 +1,90 @@
+// Package native asks HBase itself, past the gateways, for what Thrift2 cannot tell: through gohbase, behind an interface
+// small enough to be served by another client one day.
+//
+// gohbase's calls can block without end while ZooKeeper or the master is away, and some of its paths end the process. So
+// nothing that moves rows may import this package: drover runs it in a child process of its own (Ask), which is killed when
+// its time is over and whose death is only an error.
+package native
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/tsuna/gohbase"
+)
+
+// Cluster is what the master says of itself and its region servers.
+type Cluster struct {
+	ID      string   `json:"id"`
+	Version string   `json:"version"`
+	Master  string   `json:"master"`
+	Servers []Server `json:"servers"`
+	Dead    []string `json:"dead,omitempty"` // servers the master has given up
+}
+
+// Server is a live region server.
+type Server struct {
+	Name     string `json:"name"` // host:port
+	Regions  int    `json:"regions"`
+	Requests int64  `json:"requests"` // a second, as the master last heard
+}
+
+// Status asks the master that a ZooKeeper quorum ("host:port,host:port") names. It may block for as long as it likes and
+// may end the process: see Ask.
+func Status(quorum string) (Cluster, error) {
+	logrus.SetOutput(io.Discard)
+	s, err := gohbase.NewAdminClient(quorum).ClusterStatus()
+	if err != nil {
+		return Cluster{}, fmt.Errorf("ask the master that %s names: %w", quorum, err)
+	}
+	c := Cluster{ID: s.GetClusterId().GetClusterId(), Version: s.GetHbaseVersion().GetVersion()}
+	if m := s.GetMaster(); m != nil {
+		c.Master = fmt.Sprintf("%s:%d", m.GetHostName(), m.GetPort())
+	}
+	for _, l := range s.GetLiveServers() {
+		c.Servers = append(c.Servers, Server{
+			Name:    fmt.Sprintf("%s:%d", l.GetServer().GetHostName(), l.GetServer().GetPort()),
+			Regions: len(l.GetServerLoad().GetRegionLoads()), Requests: int64(l.GetServerLoad().GetNumberOfRequests()),
+		})
+	}
+	for _, d := range s.GetDeadServers() {
+		c.Dead = append(c.Dead, fmt.Sprintf("%s:%d", d.GetHostName(), d.GetPort()))
+	}
+	return c, nil
+}
+
+// Command is the hidden command by which a child process of the same binary runs Status and prints a Cluster as JSON.
+const Command = "native-status"
+
+// Ask runs Status in a child process and gives it at most the time given.
+func Ask(ctx context.Context, quorum string, atMost time.Duration) (Cluster, error) {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	self, err := os.Executable()
+	if err != nil {
+		return Cluster{}, err
+	}
+	var said strings.Builder
+	cmd := exec.CommandContext(ctx, self, Command, quorum)
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return Cluster{}, fmt.Errorf("no HBase master answered through ZooKeeper %s within %v: check the address and that the master is up", quorum, atMost)
+	}
+	if err != nil {
+		return Cluster{}, errors.New(strings.TrimSpace(said.String()))
+	}
+	var c Cluster
+	if err := json.Unmarshal(out, &c); err != nil {
+		return Cluster{}, fmt.Errorf("read what the child process said of %s: %w", quorum, err)
+	}
+	return c, nil
+}

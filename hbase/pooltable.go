@@ -1,0 +1,264 @@
+package hbase
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// table is what the pool knows of a table that rows are sent to: whether it is paused, and what it accepted lately.
+type table struct {
+	name string
+
+	mu      sync.Mutex
+	reason  string // why it is paused; "" when it is not
+	ofRows  bool   // it is paused because no row is accepted, though the table itself answers
+	since   time.Time
+	paused  uint64        // the number of the answer that paused it
+	next    time.Time     // when it may be tried
+	tries   int           // so far
+	probing bool          // somebody tries
+	changed chan struct{} // closed, and made anew, at each change of the above; nil when nobody waits
+
+	acks    map[string]uint64 // gateway address to the number of its last acknowledgement of a row of this table
+	lastAck uint64            // the highest of them
+	row     *known            // a row that was accepted lately, or nil
+	rowAt   time.Time         // when it was
+	noReads bool              // reading rows back is refused
+}
+
+// known is a row that was acknowledged. Its batch is never changed nor released.
+type known struct {
+	table string
+	b     *Batch
+}
+
+func (k *known) put(ctx context.Context, l link) error { return l.PutMultiple(ctx, k.table, k.b, 0, 1) }
+
+// How a paused table is tried.
+const (
+	shortestPause, longestPause = time.Second, 30 * time.Second
+
+	// An accepted row is remembered for this long before another takes its place, and only if it is small: it is copied.
+	rememberFor   = 5 * time.Second
+	rememberBytes = 64 << 10
+)
+
+// TableError says that a table took no row for as long as the outage limit allows. No row is at fault: when the cause is gone,
+// the run can be resumed.
+type TableError struct {
+	Table  string
+	Reason string
+}
+
+func (e *TableError) Error() string {
+	return fmt.Sprintf("table %s takes no rows: %s. Mend the cause, then resume", e.Table, e.Reason)
+}
+
+func (p *Pool) table(name string) *table {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.tables[name]
+	if t == nil {
+		t = &table{name: name, acks: map[string]uint64{}}
+		p.tables[name] = t
+	}
+	return t
+}
+
+func (t *table) changedLocked() {
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+}
+
+// gate waits until the table goes on, or until it is the caller's turn to try it. The one that tries must end that, by ack,
+// resume, pause or leave.
+func (p *Pool) gate(ctx context.Context, t *table, began time.Time) (probing bool, err error) {
+	for {
+		now := time.Now()
+		t.mu.Lock()
+		if t.reason == "" {
+			t.mu.Unlock()
+			return false, nil
+		}
+		var limit <-chan time.Time
+		if l := p.opts.OutageLimit; l > 0 {
+			from := t.since
+			if began.After(from) {
+				from = began
+			}
+			left := l - now.Sub(from)
+			if left <= 0 {
+				err := &TableError{t.name, t.reason}
+				t.mu.Unlock()
+				return false, err
+			}
+			limit = time.After(left)
+		}
+		var turn <-chan time.Time
+		if !t.probing {
+			left := t.next.Sub(now)
+			if left <= 0 {
+				t.probing = true
+				t.mu.Unlock()
+				return true, nil
+			}
+			turn = time.After(left)
+		}
+		if t.changed == nil {
+			t.changed = make(chan struct{})
+		}
+		changed := t.changed
+		t.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-changed:
+		case <-turn:
+		case <-limit:
+		}
+	}
+}
+
+// pause stops all rows of the table after an answer; probing tells that the caller was the one that tried.
+func (p *Pool) pause(t *table, a answer, reason string, ofRows, probing bool) {
+	t.mu.Lock()
+	switch {
+	case t.reason == "":
+		if a.seq < t.lastAck && !ofRows {
+			break // a row was accepted since
+		}
+		t.reason, t.ofRows, t.since, t.paused = reason, ofRows, time.Now(), a.seq
+		t.tries, t.next = 0, time.Now().Add(p.jitter(shortestPause))
+		p.log.Warn("table paused", "table", t.name, "reason", reason)
+	case probing:
+		t.reason, t.ofRows = reason, ofRows
+		t.tries++
+		t.next = time.Now().Add(p.jitter(min(shortestPause<<min(t.tries, 8), longestPause)))
+		t.probing = false
+		t.changedLocked()
+	}
+	t.mu.Unlock()
+	p.announce(t.name)
+}
+
+// leave ends a try that told nothing about the table.
+func (p *Pool) leave(t *table) {
+	t.mu.Lock()
+	t.probing = false
+	t.next = time.Now().Add(p.jitter(shortestPause))
+	t.changedLocked()
+	t.mu.Unlock()
+}
+
+func (t *table) resumeLocked() {
+	t.reason, t.probing, t.ofRows = "", false, false
+	t.changedLocked()
+}
+
+// resume lets all rows go on.
+func (p *Pool) resume(t *table) {
+	t.mu.Lock()
+	t.resumeLocked()
+	t.mu.Unlock()
+	p.announce(t.name)
+}
+
+// ack notes that row i of b was acknowledged, with the rest of what was sent. i is -1 when it was no put.
+func (p *Pool) ack(t *table, a answer, b *Batch, i int) {
+	var k *known
+	t.mu.Lock()
+	t.acks[a.g.addr] = max(t.acks[a.g.addr], a.seq)
+	t.lastAck = max(t.lastAck, a.seq)
+	// What was sent before the table paused may be acknowledged late: that tells nothing.
+	resumed := t.reason != "" && a.began >= t.paused
+	if resumed {
+		t.resumeLocked()
+	}
+	// A row with deletes is not remembered, nor one beside deletes: a put must not come back after them.
+	if i >= 0 && !b.HasDeletes() && (t.row == nil || a.at.Sub(t.rowAt) > rememberFor && b.RowBytes(i) <= rememberBytes) {
+		own := new(Batch)
+		own.AppendRow(b, i)
+		k = &known{t.name, own}
+		t.row, t.rowAt = k, a.at
+	}
+	t.mu.Unlock()
+	if k != nil {
+		p.mu.Lock()
+		p.lastRow = k
+		p.mu.Unlock()
+	}
+	if resumed {
+		p.log.Info("table goes on", "table", t.name)
+		p.announce(t.name)
+	}
+}
+
+// ackedVia tells whether a row of the table was acknowledged through the gateway after an answer.
+func (t *table) ackedVia(g *gateway, after uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.acks[g.addr] > after
+}
+
+// announce tells Paused how things are with a table, or with all gateways, unless it was told so before. Telling the present
+// and not the change keeps late announcements right.
+func (p *Pool) announce(name string) {
+	if p.opts.Paused == nil {
+		return
+	}
+	p.announceMu.Lock()
+	defer p.announceMu.Unlock()
+	reason := ""
+	p.mu.Lock()
+	t := p.tables[name]
+	if name == "" && p.out {
+		reason = "no gateway answers"
+		if last := p.lastErrorsLocked(); len(last) > 0 {
+			reason += ": " + strings.Join(last, "; ")
+		}
+	}
+	p.mu.Unlock()
+	if name != "" && t != nil {
+		t.mu.Lock()
+		reason = t.reason
+		t.mu.Unlock()
+	}
+	if was := p.announced[name]; was == reason || name == "" && was != "" && reason != "" {
+		return
+	}
+	p.announced[name] = reason
+	p.opts.Paused(name, reason)
+}
+
+var exceptionClass = regexp.MustCompile(`\w+(Exception|Error)\b`)
+
+// reasonOf is what HBase said, without what the client adds.
+func reasonOf(err error) string {
+	for {
+		e, ok := err.(*Error)
+		if !ok {
+			return Reason(err)
+		}
+		err = e.Err
+	}
+}
+
+// sameness is equal for errors that say the same: texts name regions, servers and times.
+func sameness(a answer) string {
+	text := reasonOf(a.err)
+	if class := exceptionClass.FindString(text); class != "" {
+		return a.kind.String() + " " + class
+	}
+	return a.kind.String() + " " + strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, text)
+}

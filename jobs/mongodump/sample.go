@@ -1,0 +1,154 @@
+package mongodump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"drover/jobs"
+)
+
+// sampleBytes is how far behind a shard's start a sample looks.
+const sampleBytes = 2 * shardBytes
+
+// Sample implements jobs.Source. A plain file gives an equal part from behind each shard's start, evenly spread there; a
+// stream gives its first documents, and is read up to them.
+func (s *Source) Sample(ctx context.Context, l jobs.Layout, c jobs.Collection, n int, f func(raw []byte) error) error {
+	if n <= 0 {
+		return nil
+	}
+	id, err := parseIdentity(l)
+	if err != nil {
+		return err
+	}
+	x := id.of(c.Database, c.Name)
+	if x == nil {
+		x = id.of("", "")
+	}
+	if x == nil {
+		return fmt.Errorf("sample %s: the plan has no collection %s.%s", s.path, c.Database, c.Name)
+	}
+	in, err := s.reopen(&id, x)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if x.Kind == plainKind {
+		return samplePlain(ctx, in, x, l.Shards, n, f)
+	}
+	w, err := newWalker(in, x)
+	if err != nil {
+		return quiet(err)
+	}
+	return sampleStream(ctx, w, c, n, f)
+}
+
+// quiet ends a sample without an error where the dump is broken: the run meets the break and says so.
+func quiet(err error) error {
+	if _, ok := errors.AsType[*jobs.BrokenError](err); ok || err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+func sampleStream(ctx context.Context, w walker, c jobs.Collection, n int, f func(raw []byte) error) error {
+	var buf []byte
+	for i := 0; n > 0; i++ {
+		if i%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		length, err := w.peek()
+		if err != nil {
+			return quiet(err)
+		}
+		if is, _ := w.collection(); is.Name != c.Name || is.Database != c.Database {
+			if err := w.skip(); err != nil {
+				return quiet(err)
+			}
+			continue
+		}
+		if length > len(buf) {
+			buf = make([]byte, max(length, walkBuffer))
+		}
+		if err := w.read(buf[:length]); err != nil {
+			return quiet(err)
+		}
+		if err := f(buf[:length:length]); err != nil {
+			return err
+		}
+		n--
+	}
+	return nil
+}
+
+func samplePlain(ctx context.Context, in *os.File, x *file, all []jobs.Shard, n int, f func(raw []byte) error) error {
+	var shards []jobs.Shard
+	for _, sh := range all {
+		if sh.Database == x.Database && sh.Collection == x.Collection {
+			shards = append(shards, sh)
+		}
+	}
+	for i, sh := range shards {
+		part := n*(i+1)/len(shards) - n*i/len(shards)
+		if part == 0 {
+			continue
+		}
+		there := 0
+		if err := near(ctx, in, x, sh, func([]byte) error { there++; return nil }); err != nil {
+			return err
+		}
+		part = min(part, there)
+		k := 0
+		err := near(ctx, in, x, sh, func(raw []byte) error {
+			k++
+			if k*part/there == (k-1)*part/there {
+				return nil
+			}
+			return f(raw)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// near calls f with the documents that start within sampleBytes of a shard's start.
+func near(ctx context.Context, in *os.File, x *file, sh jobs.Shard, f func(raw []byte) error) error {
+	start, err := offsetOf(sh.Start, 0)
+	if err != nil {
+		return err
+	}
+	end, err := offsetOf(sh.End, x.Size)
+	if err != nil {
+		return err
+	}
+	p := &plain{f: in, mem: unbounded{}, off: start, end: end, resumed: -1}
+	for p.off < start+sampleBytes {
+		c, err := p.next(ctx)
+		if err != nil {
+			return quiet(err)
+		}
+		for _, raw := range c.Docs {
+			if err = f(raw); err != nil {
+				break
+			}
+		}
+		c.Free()
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unbounded is the memory of a sample, which holds one chunk at a time.
+type unbounded struct{}
+
+func (unbounded) Acquire(ctx context.Context, _ int) error { return ctx.Err() }
+func (unbounded) Adjust(int)                               {}

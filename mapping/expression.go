@@ -1,0 +1,340 @@
+package mapping
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/checker"
+	"github.com/expr-lang/expr/checker/nature"
+	exprcompiler "github.com/expr-lang/expr/compiler"
+	"github.com/expr-lang/expr/conf"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/optimizer"
+	"github.com/expr-lang/expr/parser"
+	"github.com/expr-lang/expr/vm"
+)
+
+// root is the name of the whole document in expressions, for fields whose names are not words: doc["a b"].
+const root = "doc"
+
+// builtins are the language's own functions that expressions may use. Left out is what depends on clocks, time zones or the
+// order of a map, and what functions replaces.
+var builtins = []string{
+	"all", "none", "any", "one", "filter", "map", "find", "count", "sum", "len", "abs", "ceil", "floor", "round", "int", "float",
+	"trim", "trimPrefix", "trimSuffix", "upper", "lower", "split", "replace", "repeat", "join", "indexOf", "lastIndexOf",
+	"hasPrefix", "hasSuffix", "max", "min", "first", "last", "duration",
+}
+
+// expression is a compiled key or filter. Only the fields that it names are decoded.
+//
+// Where the language's own operators would fail on what any collection has, missing fields and mixed types, they are replaced:
+// a comparison with nil is false, nil counts as false, an objectId compares with its hex text, and whole numbers and doubles
+// compare as numbers. A comparison of a number with a text remains an error, and the document is refused.
+type expression struct {
+	program *vm.Program
+	fields  []int    // refs of the Mapping
+	names   []string // of the fields, in the program
+	only    int      // the ref, when the expression is nothing but a field; else -1
+}
+
+// compileExpression compiles an expression; a filter has to give true or false.
+func (c *compiler) compileExpression(text string, filter bool) (_ *expression, why string) {
+	cfg := conf.CreateNew()
+	cfg.WithEnv(map[string]any{})
+	cfg.Strict = false // fields have any type
+	for name := range cfg.Builtins {
+		if !slices.Contains(builtins, name) {
+			delete(cfg.Builtins, name)
+		}
+	}
+	for _, f := range slices.Concat(functions, operators) {
+		cfg.Functions[f.name] = f.builtin()
+	}
+	tree, err := parser.ParseWithConfig(text, cfg)
+	if err != nil {
+		return nil, exprError(err)
+	}
+
+	names := names{lets: map[string]bool{}, callees: map[ast.Node]bool{}}
+	ast.Walk(&tree.Node, &names)
+	if names.why != "" {
+		return nil, names.why
+	}
+	fields := fields{names: &names, paths: map[ast.Node][]step{}}
+	ast.Walk(&tree.Node, &fields)
+	if fields.why != "" {
+		return nil, fields.why
+	}
+	e := &expression{only: -1}
+	used := used{c: c, e: e, paths: fields.paths}
+	ast.Walk(&tree.Node, &used)
+	if used.why != "" {
+		return nil, used.why
+	}
+	if path, ok := fields.paths[unchained(tree.Node)]; ok {
+		e.only = c.ref(text, path)
+		if !filter {
+			return e, ""
+		}
+	}
+
+	if _, err := checker.Check(tree, cfg); err != nil {
+		return nil, exprError(err)
+	}
+	ast.Walk(&tree.Node, &lenient{cache: &cfg.NtCache})
+	if filter {
+		asBool(&tree.Node, &cfg.NtCache)
+	}
+	typ, err := checker.Check(tree, cfg)
+	if err != nil {
+		return nil, exprError(err)
+	}
+	if filter && typ.Kind() != reflect.Bool && typ.Kind() != reflect.Interface {
+		return nil, fmt.Sprintf("gives a %s; a filter gives true or false, such as depth > 10", typ)
+	}
+	if err := optimizer.Optimize(&tree.Node, cfg); err != nil {
+		return nil, exprError(err)
+	}
+	if e.program, err = exprcompiler.Compile(tree, cfg); err != nil {
+		return nil, exprError(err)
+	}
+	return e, ""
+}
+
+// exprError words an error of the expression's compiler or of a run on one line.
+func exprError(err error) string {
+	var e *file.Error
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	if e.Line > 1 {
+		return fmt.Sprintf("%s (line %d, column %d)", e.Message, e.Line, e.Column+1)
+	}
+	return fmt.Sprintf("%s (column %d)", e.Message, e.Column+1)
+}
+
+func unchained(n ast.Node) ast.Node {
+	if c, ok := n.(*ast.ChainNode); ok {
+		return c.Node
+	}
+	return n
+}
+
+// names notes which names are not fields: functions that are called, and variables.
+type names struct {
+	lets    map[string]bool
+	callees map[ast.Node]bool
+	why     string
+}
+
+func (v *names) Visit(node *ast.Node) {
+	switch n := (*node).(type) {
+	case *ast.VariableDeclaratorNode:
+		v.lets[n.Name] = true
+	case *ast.CallNode:
+		v.callees[n.Callee] = true
+		callee, ok := n.Callee.(*ast.IdentifierNode)
+		if !ok {
+			v.why = fmt.Sprintf("calls %s, which is no function", n.Callee)
+			return
+		}
+		i := slices.IndexFunc(functions, func(f function) bool { return f.name == callee.Value })
+		if i < 0 {
+			v.why = fmt.Sprintf("there is no function %s; there are %s", callee.Value, functionNames())
+			return
+		}
+		if why := functions[i].checkConstants(n.Arguments); why != "" {
+			v.why = why
+		}
+	case *ast.IdentifierNode:
+		if n.Value == "$env" {
+			v.why = "$env is not there; fields are reached by their names"
+		}
+	}
+}
+
+func functionNames() string {
+	all := slices.Clone(builtins)
+	for i := range functions {
+		all = append(all, functions[i].name)
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// fields puts one name in the place of each chain of names, such as location.city, that reaches a field. Children come before
+// their parents, so that chains grow from the left.
+type fields struct {
+	names *names
+	paths map[ast.Node][]step // of the nodes put in place; empty for doc itself
+	why   string
+}
+
+func (v *fields) Visit(node *ast.Node) {
+	switch n := (*node).(type) {
+	case *ast.IdentifierNode:
+		if v.names.callees[n] || v.names.lets[n.Value] {
+			return
+		}
+		if n.Value == root {
+			v.paths[n] = nil
+			return
+		}
+		v.put(node, []step{newStep(n.Value)})
+	case *ast.MemberNode:
+		path, ok := v.paths[unchained(n.Node)]
+		if !ok {
+			return
+		}
+		switch p := n.Property.(type) {
+		case *ast.StringNode:
+			v.put(node, append(slices.Clone(path), newStep(p.Value)))
+		case *ast.IntegerNode:
+			if p.Value >= 0 && len(path) > 0 {
+				v.put(node, append(slices.Clone(path), newStep(fmt.Sprint(p.Value))))
+			}
+		}
+	}
+}
+
+func (v *fields) put(node *ast.Node, path []step) {
+	n := &ast.IdentifierNode{Value: pathName(path)}
+	ast.Patch(node, n)
+	v.paths[n] = path
+}
+
+// pathName names a field in a program. No name that a person writes has a NUL.
+func pathName(path []step) string {
+	var b strings.Builder
+	for _, s := range path {
+		b.WriteByte(0)
+		b.WriteString(s.name)
+	}
+	return b.String()
+}
+
+// used gathers the fields that are left in the tree.
+type used struct {
+	c     *compiler
+	e     *expression
+	paths map[ast.Node][]step
+	why   string
+}
+
+func (v *used) Visit(node *ast.Node) {
+	path, ok := v.paths[*node]
+	if !ok {
+		return
+	}
+	if len(path) == 0 {
+		v.why = `doc stands for the whole document and needs a constant field name, such as doc["a b"]`
+		return
+	}
+	text := make([]string, len(path))
+	for i, s := range path {
+		text[i] = s.name
+	}
+	r := v.c.ref(strings.Join(text, "."), path)
+	if !slices.Contains(v.e.fields, r) {
+		v.e.fields, v.e.names = append(v.e.fields, r), append(v.e.names, pathName(path))
+	}
+}
+
+// lenient puts functions in the place of operators whose operands' types are known only when the expression runs.
+type lenient struct {
+	cache *nature.Cache
+}
+
+func (v *lenient) Visit(node *ast.Node) {
+	unknown := func(n ast.Node) bool { return n.Nature().IsUnknown(v.cache) }
+	switch n := (*node).(type) {
+	case *ast.UnaryNode:
+		if n.Operator == "!" || n.Operator == "not" {
+			asBool(&n.Node, v.cache)
+		}
+	case *ast.ConditionalNode:
+		asBool(&n.Cond, v.cache)
+	case *ast.BinaryNode:
+		switch n.Operator {
+		case "and", "&&", "or", "||":
+			asBool(&n.Left, v.cache)
+			asBool(&n.Right, v.cache)
+		case "==", "!=", "<", "<=", ">", ">=", "in":
+			if unknown(n.Left) || unknown(n.Right) || n.Operator == "in" {
+				asCall(node, operatorPrefix+n.Operator, n.Left, n.Right)
+			}
+		}
+	}
+}
+
+// asBool lets nil count as false.
+func asBool(node *ast.Node, cache *nature.Cache) {
+	if (*node).Nature().IsUnknown(cache) {
+		asCall(node, operatorPrefix+"bool", *node)
+	}
+}
+
+// asCall puts a call of one of the operators in a node's place.
+func asCall(node *ast.Node, name string, args ...ast.Node) {
+	callee := &ast.IdentifierNode{Value: name}
+	callee.SetLocation((*node).Location())
+	n := &ast.CallNode{Callee: callee, Arguments: args}
+	n.SetType(reflect.TypeFor[bool]())
+	ast.Patch(node, n)
+}
+
+// runner runs expressions for one Mapper.
+type runner struct {
+	vm  vm.VM
+	env map[string]any
+	buf []byte
+}
+
+func (r *runner) filter(p *Mapper, raw []byte, e *expression) (keep bool, why string) {
+	x, why := r.eval(p, raw, e)
+	if why != "" {
+		return false, why
+	}
+	keep, ok := x.(bool)
+	if !ok && x != nil {
+		return false, fmt.Sprintf("gives %s, not true or false", kind(x))
+	}
+	return keep, ""
+}
+
+// key gives the result as a BSON value, which is valid until the next call.
+func (r *runner) key(p *Mapper, raw []byte, e *expression) (typ byte, v []byte, why string) {
+	x, why := r.eval(p, raw, e)
+	if why != "" {
+		return 0, nil, why
+	}
+	if x == nil {
+		return 0, nil, "expression gives nothing; a field that it names is missing or null"
+	}
+	typ, r.buf, why = appendBSON(r.buf[:0], x)
+	return typ, r.buf, why
+}
+
+func (r *runner) eval(p *Mapper, raw []byte, e *expression) (_ any, why string) {
+	if r.env == nil {
+		r.env = make(map[string]any)
+	}
+	for i, f := range e.fields {
+		typ, v, why := p.value(raw, f)
+		if why != "" {
+			return nil, why
+		}
+		if r.env[e.names[i]], why = toAny(typ, v); why != "" {
+			return nil, fmt.Sprintf("field %q: %s", p.m.refs[f].text, why)
+		}
+	}
+	x, err := r.vm.Run(e.program, r.env)
+	if err != nil {
+		return nil, exprError(err)
+	}
+	return x, ""
+}

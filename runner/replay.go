@@ -1,0 +1,200 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"drover/checkpoints"
+	"drover/deadletters"
+	"drover/hbase"
+	"drover/jobs"
+)
+
+var discardLog = slog.New(slog.DiscardHandler)
+
+// lettersDir is where a job's letters lie.
+func lettersDir(stateDir string, j jobs.Job) string {
+	if j.DeadLetters.To != "" {
+		return j.DeadLetters.To
+	}
+	return (&folder{dir: filepath.Join(stateDir, j.Name)}).letters()
+}
+
+// Letters opens the letters of a job's newest run, without their documents, and names the run.
+func Letters(stateDir string, j jobs.Job) (*deadletters.Index, string, error) {
+	rec, err := (&folder{dir: filepath.Join(stateDir, j.Name)}).job()
+	if err != nil {
+		return nil, "", err
+	}
+	if rec.Run == "" {
+		return nil, "", refuse("%s was never run with its state in %s", j.Name, stateDir)
+	}
+	x, err := deadletters.Read(lettersDir(stateDir, j), rec.Run)
+	return x, rec.Run, err
+}
+
+// replays is what replays changed in a run's books, by table: dead becomes written.
+func (f *folder) replays(j jobs.Job, p *Plan) (map[string]checkpoints.Counts, error) {
+	out := map[string]checkpoints.Counts{}
+	dir := j.DeadLetters.To
+	if dir == "" {
+		dir = f.letters()
+	}
+	x, err := deadletters.Read(dir, p.Run)
+	if err != nil {
+		return out, err
+	}
+	for e := range x.Entries() {
+		if e.Replay == nil {
+			continue
+		}
+		c := out[e.Replay.Table]
+		c.Add(checkpoints.Counts{Written: 1, Dead: -1, Rows: 1, Cells: e.Replay.Cells, Bytes: e.Replay.Bytes})
+		out[e.Replay.Table] = c
+	}
+	return out, nil
+}
+
+// ReplayResult is what a replay came to.
+type ReplayResult struct {
+	Run      string   `json:"run"`
+	Replayed int      `json:"replayed"`
+	Still    int      `json:"still_dead"`
+	Reasons  []string `json:"reasons,omitempty"` // of those still dead, the first few
+}
+
+// Replay writes the dead documents of the job's newest run after all, with that run's timestamp, and moves them from dead to
+// written in its books. remap allows a mapping that differs from the run's: what refused the documents may have been mended
+// there. Killed at any point, it can be run again: a document written twice is the same row.
+func Replay(ctx context.Context, cfg Config, remap bool) (ReplayResult, error) {
+	var res ReplayResult
+	r := &run{cfg: cfg, log: cfg.Log, mon: cfg.Monitor, mem: &memory{bound: DefaultMemory}, tables: map[namespace]*table{}, drain: make(chan struct{})}
+	r.ctx, r.cancel = context.WithCancelCause(ctx)
+	defer r.disconnect()
+	var err error
+	if r.folder, err = openFolder(cfg.StateDir, cfg.Job.Name); err != nil {
+		return res, err
+	}
+	defer r.folder.close()
+	rec, err := r.folder.job()
+	if err != nil {
+		return res, err
+	}
+	if rec.Run == "" {
+		return res, refuse("%s was never run with its state in %s", cfg.Job.Name, cfg.StateDir)
+	}
+	if r.plan, err = r.folder.plan(rec.Run); err != nil {
+		return res, err
+	}
+	res.Run = rec.Run
+	if err := r.load(); err != nil {
+		return res, err
+	}
+	now := fingerprint(cfg.Job)
+	now.Source = r.plan.Fingerprint.Source // the documents come from the letters
+	if diff := r.plan.Fingerprint.diff(now); len(diff) > 0 && !(remap && now.Table == r.plan.Fingerprint.Table) {
+		return res, refuse("the job is not the one that run %s was planned with: %s. If that is what mends the documents, say so with --remap", rec.Run, diff)
+	}
+	dir := lettersDir(cfg.StateDir, cfg.Job)
+	x, err := deadletters.Read(dir, rec.Run)
+	if err != nil {
+		return res, err
+	}
+	if err := r.prepare(); err != nil {
+		return res, err
+	}
+	return res, r.replay(x, &res)
+}
+
+// replayAtOnce bounds the letters in memory between two syncs.
+const replayAtOnce = 64
+
+func (r *run) replay(x *deadletters.Index, res *ReplayResult) error {
+	var todo []deadletters.Entry
+	for e := range x.Entries() {
+		if e.Replay == nil {
+			todo = append(todo, e)
+		}
+	}
+	for len(todo) > 0 {
+		part := todo[:min(replayAtOnce, len(todo))]
+		todo = todo[len(part):]
+		var wg sync.WaitGroup
+		outcomes := make([]replayed, len(part))
+		for i, e := range part {
+			wg.Go(func() { outcomes[i] = r.replayOne(x, e) })
+		}
+		wg.Wait()
+		for i, o := range outcomes {
+			switch {
+			case o.err != nil:
+				return errors.Join(o.err, r.letters.Sync())
+			case o.why != "":
+				res.Still++
+				if len(res.Reasons) < 5 {
+					res.Reasons = append(res.Reasons, fmt.Sprintf("shard %d, position %s: %s", part[i].Shard, part[i].Position, o.why))
+				}
+			default:
+				if err := r.letters.Replayed(o.replay); err != nil {
+					return err
+				}
+				res.Replayed++
+			}
+		}
+		if err := r.letters.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type replayed struct {
+	replay deadletters.Replay
+	why    string // still dead
+	err    error
+}
+
+func (r *run) replayOne(x *deadletters.Index, e deadletters.Entry) replayed {
+	l, err := x.Letter(e)
+	if err != nil {
+		return replayed{err: err}
+	}
+	var t *table
+	for _, c := range r.tables {
+		if c.plan.Table == l.Table {
+			t = c
+		}
+	}
+	if t == nil {
+		return replayed{err: fmt.Errorf("letter of shard %d at %s is for table %s, which the plan does not have", l.Shard, l.Position, l.Table)}
+	}
+	keyType := t.plan.KeyType
+	if keyType != "" && r.cfg.Job.Mapping.KeyType(l.Raw) == "" {
+		keyType = ""
+	}
+	b := hbase.AcquireBatch(r.cfg.Job.Target.Durability)
+	defer b.Release()
+	o, why := r.cfg.Job.Mapping.Mapper(l.Collection, r.plan.Timestamp, keyType).Map(l.Raw, func([]byte) *hbase.Batch { return b })
+	if o != jobs.Mapped {
+		if o == jobs.Filtered {
+			why = "the filter leaves it out"
+		}
+		return replayed{why: why}
+	}
+	applied, err := r.pool.Apply(r.ctx, l.Table, b)
+	if err != nil {
+		return replayed{err: err}
+	}
+	if len(applied.Refused) > 0 {
+		return replayed{why: applied.Refused[0].Reason}
+	}
+	return replayed{replay: deadletters.Replay{
+		Run: l.Run, Shard: l.Shard, Position: l.Position, Table: l.Table,
+		Cells: int64(b.Cells()), Bytes: int64(b.Bytes()), Time: time.Now().UTC(),
+	}}
+}

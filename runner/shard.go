@@ -1,0 +1,533 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"drover/checkpoints"
+	"drover/hbase"
+	"drover/jobs"
+)
+
+// How long rows may lie in an open batch. A batch older than this goes as it is, so that a region server which few rows
+// belong to does not hold the watermark, and so that a reader waiting for memory gets it.
+const openFor = 300 * time.Millisecond
+
+// written, filtered and dead are the window's outcomes.
+const (
+	written = iota
+	filtered
+	dead
+)
+
+// chunkRef is a chunk in a shard's hands, freed when the watermark has passed it.
+type chunkRef struct {
+	*jobs.Chunk
+	lane *lane
+}
+
+// place is where a document stands in its shard.
+type place struct {
+	chunk *chunkRef
+	i     int32
+}
+
+// item is a document on its way to a gateway.
+type item struct {
+	seq checkpoints.Seq
+	place
+}
+
+// flight is a batch with its documents, open, parked or sent.
+type flight struct {
+	lane    *lane
+	group   *group
+	batch   *hbase.Batch
+	items   []item
+	opened  time.Time
+	applied hbase.Applied
+	err     error
+}
+
+// group holds what goes to one region server.
+type group struct {
+	open   *flight
+	parked []*flight // full, waiting for flights to come back
+	flying int
+}
+
+// lane is a shard's way to one table.
+type lane struct {
+	table   *table
+	mapper  jobs.Mapper
+	regions *hbase.Regions
+	groups  []*group
+	last    *group // that route chose
+	route   func(key []byte) *hbase.Batch
+	counts  checkpoints.Counts // settled, up to the watermark
+}
+
+// shard moves one shard. All its fields belong to the goroutine in move; flights come back through landed.
+type shard struct {
+	run   *run
+	spec  jobs.Shard
+	lanes map[namespace]*lane
+	win   checkpoints.Window[place]
+
+	chunks []*chunkRef // unsettled, oldest first
+	cursor jobs.Cursor // the watermark
+	stored int64       // source bytes up to the watermark, by whole chunks
+	read   int64       // documents taken from the reader, plus those settled before this process
+
+	flying, parked int
+	landed         chan *flight
+	err            error // the first; nothing is launched after it
+	fresh          bool  // rows were appended since the last look at stale batches
+	encoded        int   // bytes encoded from the chunk in hand
+	limitNanos     int64 // decayed, to tell waiting for the limit from waiting for gateways
+	callNanos      int64
+}
+
+func (r *run) newShard(spec jobs.Shard, from checkpoints.Checkpoint) *shard {
+	s := &shard{
+		run: r, spec: spec, lanes: map[namespace]*lane{},
+		cursor: jobs.Cursor(from.Cursor), stored: from.Stored,
+		landed: make(chan *flight, r.capacity+2),
+	}
+	if s.cursor == "" {
+		s.cursor = spec.Start
+	}
+	for _, t := range r.tables {
+		c, ok := from.Tables[t.plan.Table]
+		if ok {
+			s.lane(t.plan.namespace()).counts = c
+			s.read += c.Read
+		}
+	}
+	return s
+}
+
+func (s *shard) lane(ns namespace) *lane {
+	if l := s.lanes[ns]; l != nil {
+		return l
+	}
+	t := s.run.tables[ns]
+	if t == nil {
+		return nil
+	}
+	l := &lane{table: t, mapper: s.run.cfg.Job.Mapping.Mapper(ns.collection, s.run.plan.Timestamp, t.plan.KeyType)}
+	l.route = func(key []byte) *hbase.Batch {
+		g := l.groups[0]
+		if len(l.groups) > 1 {
+			g = l.groups[l.regions.Server(key)]
+		}
+		if g.open == nil {
+			g.open = s.run.newFlight(l, g)
+			s.fresh = true
+		}
+		l.last = g
+		return g.open.batch
+	}
+	s.lanes[ns] = l
+	return l
+}
+
+type fed struct {
+	chunk *jobs.Chunk
+	err   error
+}
+
+// move carries the shard from its watermark to its end. It returns nil when everything is settled, errDrained when it was
+// asked to stop, and otherwise what stands in the way; in each case the watermark was handed to the saver, nothing is in
+// flight and no memory is held.
+func (s *shard) move(ctx context.Context) error {
+	r := s.run
+	rd, err := r.cfg.Job.Source.Open(ctx, r.mem, r.plan.Layout, s.spec, s.cursor)
+	if err != nil {
+		return err
+	}
+	feed := make(chan fed)
+	feedCtx, stopFeed := context.WithCancel(ctx)
+	var feeder sync.WaitGroup
+	feeder.Go(func() {
+		for {
+			c, err := rd.Next(feedCtx)
+			select {
+			case feed <- fed{c, err}:
+			case <-feedCtx.Done():
+				if c != nil {
+					c.Free()
+				}
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	defer func() {
+		stopFeed()
+		feeder.Wait()
+		rd.Close()
+		for _, c := range s.chunks {
+			c.Free()
+		}
+	}()
+
+	tick := time.NewTicker(openFor / 3)
+	defer tick.Stop()
+	drain, done := r.drain, ctx.Done()
+	var broken error
+	ended := false
+	for {
+		in := feed
+		if ended || s.err != nil || s.saturated() {
+			in = nil
+		}
+		if s.flying == 0 && (s.err != nil || ended && s.parked == 0) {
+			break
+		}
+		began := time.Now()
+		select {
+		case f := <-in:
+			r.mon.waited(WaitSource, time.Since(began))
+			if f.err != nil {
+				ended = true
+				if !errors.Is(f.err, io.EOF) {
+					broken = f.err
+				}
+				s.flush()
+				break
+			}
+			began = time.Now()
+			s.take(f.chunk)
+			r.mon.waited(WaitMapping, time.Since(began))
+			s.advance()
+		case f := <-s.landed:
+			s.account(time.Since(began), in != nil)
+			s.land(f)
+			s.advance()
+		case <-tick.C:
+			s.account(time.Since(began), in != nil)
+			s.flushStale()
+		case <-drain:
+			drain = nil
+			s.fail(errDrained)
+		case <-done:
+			done = nil
+			s.fail(context.Cause(ctx))
+		}
+	}
+	s.advance()
+	if s.err != nil {
+		return s.err
+	}
+	if broken != nil {
+		return broken
+	}
+	return s.close()
+}
+
+// account books time spent waiting. Waiting for a flight while input would be welcome is waiting for the source.
+func (s *shard) account(d time.Duration, wantsInput bool) {
+	switch {
+	case wantsInput && !s.run.mem.starved():
+		s.run.mon.waited(WaitSource, d)
+	case s.limitNanos+s.callNanos == 0:
+		s.run.mon.waited(WaitGateway, d)
+	default:
+		limit := time.Duration(float64(d) * float64(s.limitNanos) / float64(s.limitNanos+s.callNanos))
+		s.run.mon.waited(WaitLimit, limit)
+		s.run.mon.waited(WaitGateway, d-limit)
+	}
+}
+
+// saturated says that every region server has as much under way as it may, so that reading on would only use memory.
+func (s *shard) saturated() bool {
+	if s.flying == 0 && s.parked == 0 {
+		return false
+	}
+	if s.flying >= s.run.window() {
+		return true
+	}
+	for _, l := range s.lanes {
+		for _, g := range l.groups {
+			if len(g.parked) == 0 && g.flying < l.perServer(s.run.window()) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// perServer bounds the flights to one region server, so that one which is stuck leaves room for the others.
+func (l *lane) perServer(window int) int {
+	if len(l.groups) <= 1 {
+		return window
+	}
+	return max(2, 2*window/(len(l.groups)+1))
+}
+
+// take maps the documents of a chunk.
+func (s *shard) take(c *jobs.Chunk) {
+	ns := namespace{c.Database, c.Collection}
+	l := s.lane(ns)
+	if l == nil {
+		c.Free()
+		s.fail(fmt.Errorf("shard %d: the source gave a document of %s, which the plan does not have", s.spec.N, ns))
+		return
+	}
+	l.regroup(s)
+	ref := &chunkRef{Chunk: c, lane: l}
+	s.chunks = append(s.chunks, ref)
+	s.encoded = 0
+	r := s.run
+	for i, raw := range c.Docs {
+		if s.err != nil {
+			return
+		}
+		if r.limit != nil && !r.limit.take() {
+			s.fail(errLimit)
+			return
+		}
+		p := place{ref, int32(i)}
+		seq := s.win.Add(p)
+		s.read++
+		switch o, why := l.mapper.Map(raw, l.route); o {
+		case jobs.Mapped:
+			g := l.last
+			f := g.open
+			f.items = append(f.items, item{seq, p})
+			b := f.batch
+			n := b.Rows()
+			s.encoded += b.RowBytes(n - 1)
+			if n >= l.table.maxRows || b.Bytes() >= l.table.maxBytes || b.Cells() >= maxCells {
+				s.close1(g)
+			}
+		case jobs.Filtered:
+			s.win.Settle(seq, checkpoints.Result{Outcome: filtered})
+		case jobs.Refused:
+			s.die(seq, p, "mapping", strings.Clone(why), 0, nil)
+		}
+	}
+	if grow := s.encoded + rawBytes(c) - c.Held; grow > 0 {
+		c.Held += grow
+		r.mem.Adjust(grow)
+	}
+}
+
+func rawBytes(c *jobs.Chunk) int {
+	n := 0
+	for _, d := range c.Docs {
+		n += len(d)
+	}
+	return n
+}
+
+// regroup takes the present regions when they changed; what is open goes by the old ones.
+func (l *lane) regroup(s *shard) {
+	now := l.table.regions.Load()
+	if l.groups != nil && l.regions == now {
+		return
+	}
+	for _, g := range l.groups {
+		s.close1(g)
+	}
+	old := l.groups
+	l.regions = now
+	n := 1
+	if now != nil && now.Servers() > 1 {
+		n = now.Servers()
+	}
+	l.groups = make([]*group, n)
+	for i := range l.groups {
+		l.groups[i] = &group{}
+	}
+	// Parked flights of the old groups join a new one: any does, they are only a queue.
+	for i, g := range old {
+		for _, f := range g.parked {
+			to := l.groups[i%n]
+			f.group = to
+			to.parked = append(to.parked, f)
+		}
+		g.parked = nil
+	}
+}
+
+// close1 closes a group's open batch, and sends it or parks it.
+func (s *shard) close1(g *group) {
+	f := g.open
+	if f == nil {
+		return
+	}
+	g.open = nil
+	if s.err == nil && len(g.parked) == 0 && s.flying < s.run.window() && g.flying < f.lane.perServer(s.run.window()) {
+		s.launch(f)
+		return
+	}
+	g.parked = append(g.parked, f)
+	s.parked++
+}
+
+func (s *shard) launch(f *flight) {
+	f.group.flying++
+	s.flying++
+	s.run.flights.Go(func() {
+		f.applied, f.err = s.run.apply(s.run.ctx, f.lane.table.plan.Table, f.batch)
+		s.landed <- f
+	})
+}
+
+// flush closes every open batch; flushStale those that have waited long enough.
+func (s *shard) flush() {
+	for _, l := range s.lanes {
+		for _, g := range l.groups {
+			s.close1(g)
+		}
+	}
+}
+
+func (s *shard) flushStale() {
+	if !s.fresh {
+		return
+	}
+	s.fresh = false
+	limit := time.Now().Add(-openFor)
+	for _, l := range s.lanes {
+		for _, g := range l.groups {
+			switch {
+			case g.open == nil:
+			case g.open.opened.Before(limit):
+				s.close1(g)
+			default:
+				s.fresh = true
+			}
+		}
+	}
+}
+
+// land settles what a flight brought back and launches what waited for it.
+func (s *shard) land(f *flight) {
+	r := s.run
+	s.flying--
+	f.group.flying--
+	s.limitNanos += int64(f.applied.Wait) - s.limitNanos/8
+	s.callNanos += int64(f.applied.Call) - s.callNanos/8
+	r.account(f.applied)
+	if f.err != nil {
+		s.fail(f.err)
+	} else {
+		refused := f.applied.Refused
+		slices.SortFunc(refused, func(a, b hbase.Refusal) int { return a.Row - b.Row })
+		for k, it := range f.items {
+			if len(refused) > 0 && refused[0].Row == k {
+				s.die(it.seq, it.place, "hbase", refused[0].Reason, refused[0].Attempts, f.batch.Key(k))
+				refused = refused[1:]
+				continue
+			}
+			s.win.Settle(it.seq, checkpoints.Result{Outcome: written, Rows: 1, Cells: int32(f.batch.RowCells(k)), Bytes: int32(f.batch.RowBytes(k))})
+		}
+	}
+	g := f.group
+	r.recycle(f)
+	if s.err != nil {
+		return
+	}
+	s.unpark(g)
+	for _, l := range s.lanes {
+		for _, g := range l.groups {
+			s.unpark(g)
+		}
+	}
+}
+
+func (s *shard) unpark(g *group) {
+	for len(g.parked) > 0 && s.flying < s.run.window() && g.flying < g.parked[0].lane.perServer(s.run.window()) {
+		f := g.parked[0]
+		g.parked = slices.Delete(g.parked, 0, 1)
+		s.parked--
+		s.launch(f)
+	}
+}
+
+// die writes a document's dead letter and settles it. Over the job's maximum nothing is written and the document stays
+// unsettled: mended, it is simply read again.
+func (s *shard) die(seq checkpoints.Seq, p place, stage, reason string, attempts int, key []byte) {
+	err := s.run.bury(s.spec, p, stage, reason, attempts, key)
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	s.win.Settle(seq, checkpoints.Result{Outcome: dead})
+}
+
+// advance moves the watermark over the settled prefix and hands it to the saver. The mark moves nowhere else.
+func (s *shard) advance() {
+	var last place
+	bytes := int64(0)
+	n := s.win.Advance(func(p place, res checkpoints.Result) {
+		last = p
+		c := &p.chunk.lane.counts
+		c.Read++
+		switch res.Outcome {
+		case written:
+			c.Written++
+		case filtered:
+			c.Filtered++
+		case dead:
+			c.Dead++
+		}
+		c.Rows += int64(res.Rows)
+		c.Cells += int64(res.Cells)
+		c.Bytes += int64(res.Bytes)
+		bytes += int64(res.Bytes)
+		if int(p.i) == len(p.chunk.Docs)-1 {
+			s.stored += p.chunk.Stored
+			s.cursor = p.chunk.At(len(p.chunk.Docs))
+			p.chunk.Free()
+			s.chunks[0] = nil
+			s.chunks = s.chunks[1:]
+		}
+	})
+	if n == 0 {
+		return
+	}
+	if last.i < int32(len(last.chunk.Docs)-1) {
+		s.cursor = last.chunk.At(int(last.i) + 1)
+	}
+	s.run.saver.offer(s.mark(false), bytes)
+}
+
+func (s *shard) mark(done bool) checkpoints.Checkpoint {
+	c := checkpoints.Checkpoint{Shard: s.spec.N, Cursor: string(s.cursor), Done: done, Stored: s.stored, Tables: make(map[string]checkpoints.Counts, len(s.lanes))}
+	for _, l := range s.lanes {
+		c.Tables[l.table.plan.Table] = l.counts
+	}
+	return c
+}
+
+// close checks the shard's books and marks it done.
+func (s *shard) close() error {
+	sum := checkpoints.Counts{}
+	for c := range maps.Values(s.lanes) {
+		sum.Add(c.counts)
+	}
+	if s.win.Len() != 0 || sum.Read != s.read || sum.Written+sum.Filtered+sum.Dead != s.read || sum.Rows != sum.Written {
+		return &BooksError{Shard: s.spec.N, Read: s.read, Counts: sum}
+	}
+	s.run.saver.offer(s.mark(true), 0)
+	return nil
+}
+
+func (s *shard) fail(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+}
