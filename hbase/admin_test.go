@@ -38,6 +38,10 @@ func (s *store) CreateTable(_ context.Context, d *thrift2.TTableDescriptor, spli
 	return s.fail
 }
 
+func (s *store) GetThriftServerType(context.Context) (thrift2.TThriftServerType, error) {
+	return thrift2.TThriftServerType_TWO, nil
+}
+
 func (s *store) IsTableAvailable(context.Context, *thrift2.TTableName) (bool, error) {
 	return true, nil
 }
@@ -139,8 +143,11 @@ func TestCreate(t *testing.T) {
 	if _, err := a.Describe(ctx, "nope"); !isKind(err, Table) || !strings.Contains(err.Error(), "describe table nope via ") {
 		t.Errorf("described a missing table: %v", err)
 	}
-	if _, err := a.ServerType(ctx); err == nil {
-		t.Error("the store has no server type")
+	if n, err := a.ServerType(ctx); err != nil || n != 2 {
+		t.Errorf("server type %d, %v", n, err)
+	}
+	if id, err := a.ClusterID(ctx); err != nil || id != "cluster-1" {
+		t.Errorf("cluster %q, %v", id, err)
 	}
 }
 
@@ -173,11 +180,7 @@ func TestCreateLosesSplits(t *testing.T) {
 	}
 }
 
-// old is a gateway before HBase 2.0, which knows the calls about rows only.
-type old struct {
-	*thrift2.THBaseServiceProcessor
-}
-
+// Gateways before HBase 2.0 know the calls about rows only.
 func TestOldGateway(t *testing.T) {
 	ctx := context.Background()
 	unknown := exception(thrift.UNKNOWN_METHOD, "Invalid method name: 'x'")

@@ -107,28 +107,30 @@ func (b *Batch) Reserve(family, qualifier []byte, ts int64, n int) []byte {
 	b.openPuts++
 
 	c := p[at:]
-	c[0], c[1], c[2] = tString, 0, 1
-	binary.BigEndian.PutUint32(c[3:], uint32(lf))
+	putHead(c, 1, lf)
 	copy(c[7:], family)
 	c = c[7+lf:]
-	c[0], c[1], c[2] = tString, 0, 2
-	binary.BigEndian.PutUint32(c[3:], uint32(lq))
+	putHead(c, 2, lq)
 	copy(c[7:], qualifier)
 	c = c[7+lq:]
-	c[0], c[1], c[2] = tString, 0, 3
-	binary.BigEndian.PutUint32(c[3:], uint32(n))
-	endCell(c[7+n:], ts)
+	putHead(c, 3, n)
+	putEnd(c[7+n:], ts)
 	return c[7 : 7+n : 7+n]
 }
 
 // cellOverhead is what a put's encoding adds to its family, qualifier and value, in bytes.
 const cellOverhead = 3*7 + 11 + 1
 
-func endCell(c []byte, ts int64) {
+// putHead writes the head of a field of n bytes, 7 bytes in one store of 8: what follows it is not written yet.
+func putHead(c []byte, id uint64, n int) {
+	binary.BigEndian.PutUint64(c, tString<<56|id<<40|uint64(uint32(n))<<8)
+}
+
+// putEnd writes what follows the value, 12 bytes.
+func putEnd(c []byte, ts int64) {
 	_ = c[11]
-	c[0], c[1], c[2] = tI64, 0, 4
-	binary.BigEndian.PutUint64(c[3:], uint64(ts))
-	c[11] = tStop
+	binary.BigEndian.PutUint64(c, tI64<<56|4<<40|uint64(ts)>>24)
+	binary.BigEndian.PutUint32(c[8:], uint32(ts)<<8|tStop)
 }
 
 // Column is a family and a qualifier with their encoding, made once for a column that many rows have.
@@ -169,7 +171,7 @@ func (b *Batch) ReserveValue(c *Column, ts int64, n int) []byte {
 	copy(q, c.head)
 	q = q[h:]
 	binary.BigEndian.PutUint32(q, uint32(n))
-	endCell(q[4+n:], ts)
+	putEnd(q[4+n:], ts)
 	return q[4 : 4+n : 4+n]
 }
 

@@ -153,7 +153,6 @@ func listen(t *testing.T, h thrift2.THBaseService, tr *Transport) string {
 		t.Fatal(err)
 	}
 	server := thrift.NewTSimpleServer4(processor, socket, transports, protocols)
-	server.SetLogger(thrift.NopLogger)
 	if err := server.Listen(); err != nil {
 		t.Fatal(err)
 	}

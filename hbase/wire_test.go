@@ -370,7 +370,7 @@ func checkAgainstGenerated(t *testing.T, reply []byte, tr Transport, rows []Row)
 	}
 	n := 0
 	for _, s := range r.Success {
-		if s.Row != nil && len(s.Row) > 0 {
+		if len(s.Row) > 0 {
 			n++
 		}
 	}

@@ -157,7 +157,8 @@ func TestPathsStartFromTheJobFile(t *testing.T) {
 
 func TestUnreadableFileIsNotAFault(t *testing.T) {
 	_, err := Load(filepath.Join(t.TempDir(), "job.yaml"))
-	if !errors.Is(err, fs.ErrNotExist) || IsFault(err) {
+	var faults *Errors
+	if !errors.Is(err, fs.ErrNotExist) || errors.As(err, &faults) {
 		t.Errorf("error is %v, want one that says the file does not exist", err)
 	}
 }
@@ -337,7 +338,8 @@ func TestAFileThatIsNoJobIsRefusedAtOnce(t *testing.T) {
 	} {
 		start := time.Now()
 		_, err := Parse("job.yaml", []byte(data))
-		if !IsFault(err) {
+		var faults *Errors
+		if !errors.As(err, &faults) {
 			t.Errorf("%s: error is %v, want *Errors", name, err)
 		}
 		if spent := time.Since(start); spent > 5*time.Second {

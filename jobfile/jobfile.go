@@ -12,7 +12,6 @@ package jobfile
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,7 +22,6 @@ import (
 
 // File is a job file that was read without a fault. It is immutable.
 type File struct {
-	name     string
 	job      jobs.Job
 	tls      *tlsFiles // nil is plain
 	warnings []string
@@ -64,12 +62,8 @@ func parse(name, folder string, data []byte) (*File, error) {
 		sortFaults(d.faults)
 		return nil, &Errors{File: name, Faults: d.faults, lines: d.lines}
 	}
-	d.file.name = name
 	return &d.file, nil
 }
-
-// Name is the job file's name as it was given.
-func (f *File) Name() string { return f.name }
 
 // Job is the job. With `gateways.tls`, Gateways.Transport.TLS is set but knows no files yet: give it what TLS returns.
 func (f *File) Job() jobs.Job { return f.job }
@@ -108,12 +102,6 @@ func (f *File) TLS() (*tls.Config, error) {
 // trusts less.
 func (t *tlsFiles) base() *tls.Config {
 	return &tls.Config{ServerName: t.serverName, InsecureSkipVerify: t.insecure, MinVersion: tls.VersionTLS12}
-}
-
-// IsFault tells whether err is about what a job file says, as against one that could not be read.
-func IsFault(err error) bool {
-	var e *Errors
-	return errors.As(err, &e)
 }
 
 // resolve makes a path of the job file usable from any working directory.

@@ -48,7 +48,7 @@ func (c *compiler) compileExpression(text string, filter bool) (_ *expression, w
 	cfg.Strict = false // fields have any type
 	for name := range cfg.Builtins {
 		if !slices.Contains(builtins, name) {
-			delete(cfg.Builtins, name)
+			cfg.Disabled[name] = true
 		}
 	}
 	for _, f := range slices.Concat(functions, operators) {
@@ -94,7 +94,7 @@ func (c *compiler) compileExpression(text string, filter bool) (_ *expression, w
 		return nil, exprError(err)
 	}
 	if filter && typ.Kind() != reflect.Bool && typ.Kind() != reflect.Interface {
-		return nil, fmt.Sprintf("gives a %s; a filter gives true or false, such as depth > 10", typ)
+		return nil, fmt.Sprintf("gives %s; a filter gives true or false, such as depth > 10", typ)
 	}
 	if err := optimizer.Optimize(&tree.Node, cfg); err != nil {
 		return nil, exprError(err)
@@ -144,11 +144,15 @@ func (v *names) Visit(node *ast.Node) {
 		}
 		i := slices.IndexFunc(functions, func(f function) bool { return f.name == callee.Value })
 		if i < 0 {
-			v.why = fmt.Sprintf("there is no function %s; there are %s", callee.Value, functionNames())
+			v.why = noFunction(callee.Value)
 			return
 		}
 		if why := functions[i].checkConstants(n.Arguments); why != "" {
 			v.why = why
+		}
+	case *ast.BuiltinNode: // some of which cannot be disabled
+		if !slices.Contains(builtins, n.Name) {
+			v.why = noFunction(n.Name)
 		}
 	case *ast.IdentifierNode:
 		if n.Value == "$env" {
@@ -157,13 +161,13 @@ func (v *names) Visit(node *ast.Node) {
 	}
 }
 
-func functionNames() string {
+func noFunction(name string) string {
 	all := slices.Clone(builtins)
 	for i := range functions {
 		all = append(all, functions[i].name)
 	}
 	slices.Sort(all)
-	return strings.Join(all, ", ")
+	return fmt.Sprintf("there is no function %s; there are %s", name, strings.Join(all, ", "))
 }
 
 // fields puts one name in the place of each chain of names, such as location.city, that reaches a field. Children come before

@@ -157,10 +157,12 @@ func appendDouble(dst []byte, f float64) []byte {
 	}
 	start := len(dst)
 	dst = strconv.AppendFloat(dst, f, 'G', -1, 64)
-	if !bytes.ContainsAny(dst[start:], "E.") {
-		dst = append(dst, ".0"...)
+	for _, c := range dst[start:] {
+		if c == 'E' || c == '.' {
+			return dst
+		}
 	}
-	return dst
+	return append(dst, ".0"...)
 }
 
 // appendDecimal writes a Decimal128 (16 bytes, little-endian) in its canonical text: plain where that needs no padding and at

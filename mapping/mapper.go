@@ -374,6 +374,15 @@ func (p *Mapper) put(b *hbase.Batch, c *column, enc encoding, ts int64, typ byte
 		switch typ {
 		case tNull:
 			return 0, ""
+		case tString, tObjectID:
+			if typ == tString {
+				v = text(v)
+			}
+			if len(v) > room {
+				return 0, tooBig(room, len(v))
+			}
+			b.Value(&c.Column, ts, v)
+			return 1, ""
 		case tDouble, tInt64, tDate, tTimestamp:
 			if room < 8 {
 				return 0, tooBig(room, 8)

@@ -34,7 +34,7 @@ type jobRecord struct {
 type resultRecord struct {
 	State  State     `json:"state"`
 	Reason string    `json:"reason,omitempty"`
-	Ended  time.Time `json:"ended"`
+	Ended  time.Time `json:"ended"` // or began, while State is Running
 }
 
 // ended says that nothing of the run is left to do.

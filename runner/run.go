@@ -145,6 +145,7 @@ func (r *run) execute() Result {
 		defer f.close()
 		r.folder = f
 	}
+	defer r.disconnect()
 	earlier, err := r.decide()
 	if err != nil {
 		return r.ended(err)
@@ -152,8 +153,10 @@ func (r *run) execute() Result {
 	if earlier != nil {
 		return *earlier
 	}
-	defer r.disconnect()
 	if err := r.prepare(); err != nil {
+		return r.ended(err)
+	}
+	if err := r.begin(); err != nil {
 		return r.ended(err)
 	}
 	r.move()
@@ -535,6 +538,14 @@ func (r *run) joinBudgets(admin *hbase.Admin) error {
 		}
 	}
 	return nil
+}
+
+// begin records that a process is at work: if it dies, what the process before it said of its end is no longer true.
+func (r *run) begin() error {
+	if r.folder == nil {
+		return nil
+	}
+	return r.folder.saveResult(r.plan.Run, resultRecord{State: Running, Ended: time.Now().UTC()})
 }
 
 // move runs the shards that are not done.

@@ -33,7 +33,7 @@ func Status(ctx context.Context, stateDir string, j jobs.Job) (res Result, ok bo
 	if err != nil {
 		return res, false, err
 	}
-	if last != nil {
+	if last != nil && last.State != Running {
 		state, reason = last.State, last.Reason
 	}
 	if holder := f.holder(); holder != nil {

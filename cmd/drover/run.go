@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,7 +19,6 @@ import (
 	"drover/hbase"
 	"drover/hbase/gateway"
 	"drover/jobfile"
-	"drover/jobs"
 	"drover/runner"
 )
 
@@ -81,7 +79,9 @@ func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
 
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	sigs := watchSignals(cfg.Log, func() { cancel(errors.New("stopped at once by a second signal")) })
+	sigs := watchSignals(cfg.Log, func() {
+		cancel(&runner.StopError{Reason: "stopped at once by a second signal: run the same command again to go on"})
+	})
 	cfg.Drain = sigs.first
 
 	closeGateways, err := connectTo(f, &cfg)
@@ -188,5 +188,3 @@ func printJSON(w io.Writer, v any) error {
 func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 }
-
-var _ = jobs.Unlimited

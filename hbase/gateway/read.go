@@ -277,10 +277,7 @@ func (s *Store) next(c *scan, n int) ([]*thrift2.TResult_, error) {
 			c.from = append(key, 0)
 		}
 		if len(cells) > 0 {
-			row := c.from[prefixLen : len(c.from)-1 : len(c.from)-1]
-			if c.reversed {
-				row = key[prefixLen:]
-			}
+			row := key[prefixLen:len(key):len(key)]
 			c.limit--
 			c.pending = c.pending[:0]
 			step := c.batch

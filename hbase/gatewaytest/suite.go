@@ -550,7 +550,9 @@ func testScanShape(t *testing.T, c *client) {
 	c.put(table,
 		put("r1", cv("d:a", "a1", 1), cv("d:a", "a2", 2), cv("d:b", "b1", 1), cv("d:c", "c3", 3), cv("e:a", "e1", 1)),
 		put("r2", cv("d:b", "x", 5)))
-	cols := func(names ...string) func(*thrift2.TScan) { return func(s *thrift2.TScan) { s.Columns = columns(names...) } }
+	cols := func(names ...string) func(*thrift2.TScan) {
+		return func(s *thrift2.TScan) { s.Columns = columns(names...) }
+	}
 	stamps := func(from, to int64) func(*thrift2.TScan) {
 		return func(s *thrift2.TScan) { s.TimeRange = &thrift2.TTimeRange{MinStamp: from, MaxStamp: to} }
 	}
@@ -568,7 +570,9 @@ func testScanShape(t *testing.T, c *client) {
 	c.want(table, scan(func(s *thrift2.TScan) {
 		s.MaxVersions, s.ColFamTimeRangeMap = 9, map[string]*thrift2.TTimeRange{"d": {MinStamp: 1, MaxStamp: 2}}
 	}), "r1 d:a@1=a1 d:b@1=b1 e:a@1=e1")
-	filter := func(text string) func(*thrift2.TScan) { return func(s *thrift2.TScan) { s.FilterString = []byte(text) } }
+	filter := func(text string) func(*thrift2.TScan) {
+		return func(s *thrift2.TScan) { s.FilterString = []byte(text) }
+	}
 	c.want(table, scan(filter("KeyOnlyFilter()")), "r1 d:a@2= d:b@1= d:c@3= e:a@1=", "r2 d:b@5=")
 	c.want(table, scan(filter("FirstKeyOnlyFilter()")), "r1 d:a@2=a2", "r2 d:b@5=x")
 	c.want(table, scan(filter("FirstKeyOnlyFilter() AND KeyOnlyFilter()")), "r1 d:a@2=", "r2 d:b@5=")

@@ -19,13 +19,12 @@ func split(t *testing.T, b []byte) []bson.Raw {
 	t.Helper()
 	var docs []bson.Raw
 	for len(b) > 0 {
-		r := bytes.NewReader(b)
-		raw, err := bson.ReadDocument(r)
-		if err != nil {
-			t.Fatalf("document %d: %v", len(docs), err)
+		n := int(b[0]) | int(b[1])<<8 | int(b[2])<<16 | int(b[3])<<24
+		if n < 5 || n > len(b) {
+			t.Fatalf("document %d: length %d of %d", len(docs), n, len(b))
 		}
-		docs = append(docs, raw)
-		b = b[len(raw):]
+		docs = append(docs, bson.Raw(b[:n]))
+		b = b[n:]
 	}
 	return docs
 }

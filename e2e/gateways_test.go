@@ -1,0 +1,49 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"drover/e2e/stack"
+	"drover/hbase"
+	"drover/hbase/gatewaytest"
+)
+
+// TestRealGateways holds HBase's own gateways to the suite that the embedded one passes, so that what the embedded one
+// shows is true of HBase.
+func TestRealGateways(t *testing.T) {
+	s := stack.Shared(t)
+	table := func() string { return fmt.Sprintf("suite%d_%d", os.Getpid(), tables.Add(1)) }
+	t.Run("plain", func(t *testing.T) {
+		gatewaytest.Run(t, func(*testing.T) gatewaytest.Target {
+			return gatewaytest.Target{Addrs: s.Addrs(), Table: table}
+		})
+	})
+	for _, c := range []struct {
+		name string
+		site map[string]string
+		args []string
+	}{
+		{"framed", nil, []string{"-f"}},
+		{"compact", nil, []string{"-c"}},
+		{"threadedselector compact", nil, []string{"-threadedselector", "-c"}},
+		{"http", map[string]string{"hbase.regionserver.thrift.http": "true"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g, err := s.AddGateway(t.Context(), c.site, c.args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := g.Kill(); err != nil {
+					t.Error(err)
+				}
+			}()
+			transport := hbase.Transport{Framed: g.Protocol.Framed, Compact: g.Protocol.Compact, HTTP: g.Protocol.HTTP}
+			gatewaytest.Run(t, func(*testing.T) gatewaytest.Target {
+				return gatewaytest.Target{Addrs: []string{g.Addr}, Transport: transport, Table: table, BrokenSplits: transport.Framed}
+			})
+		})
+	}
+}

@@ -1,0 +1,691 @@
+package hbase
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"drover/hbase/thrift2"
+)
+
+// cluster is a fake HBase behind fake gateways, in the time of a synctest bubble.
+type cluster struct {
+	mu       sync.Mutex
+	rng      *rand.Rand
+	took     map[string]int  // key to how often it was accepted
+	deleted  map[string]int  // the same for deletes
+	bad      map[string]bool // keys that are never taken
+	partial  bool            // a refused call writes its good rows, as HBase does
+	noReads  bool
+	fault    string // a table fault, "" when there is none
+	rowFault bool   // every row gets a never error
+	latency  time.Duration
+	perRow   time.Duration
+	maxRows  int // more are too many; 0 is any
+	gates    map[string]*fakeGateway
+
+	sent    int         // rows
+	perAddr map[string]int
+	// script, when set, decides a put's fate before all else; n counts the calls to that gateway from 0.
+	script func(addr string, n int) (err error, applied bool)
+}
+
+type fakeGateway struct {
+	dead, hang bool
+	slow       time.Duration // times this many; 0 is 1
+	calls      int
+	dials      int
+	open       int
+	max        int // most calls at once
+	now        int
+	times      []time.Time // of dials and calls
+}
+
+func newCluster(seed uint64, addrs ...string) *cluster {
+	c := &cluster{
+		rng: rand.New(rand.NewPCG(seed, 1)), took: map[string]int{}, deleted: map[string]int{}, bad: map[string]bool{}, partial: true,
+		latency: 5 * time.Millisecond, perRow: 50 * time.Microsecond, gates: map[string]*fakeGateway{},
+	}
+	for _, a := range addrs {
+		c.gates[a] = &fakeGateway{}
+	}
+	return c
+}
+
+func (c *cluster) set(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
+func fail(kind Kind, text string) error { return &Error{Kind: kind, Err: errors.New(text)} }
+
+func (c *cluster) dial(ctx context.Context, addr string) (link, error) {
+	c.mu.Lock()
+	g := c.gates[addr]
+	if g == nil {
+		g = &fakeGateway{dead: true}
+		c.gates[addr] = g
+	}
+	g.dials++
+	dead := g.dead
+	if dead {
+		g.times = append(g.times, time.Now())
+	} else {
+		g.open++
+	}
+	c.mu.Unlock()
+	if dead {
+		return nil, fail(Elsewhere, "connection refused")
+	}
+	return &fakeLink{c: c, addr: addr, g: g, used: time.Now()}, nil
+}
+
+type fakeLink struct {
+	c      *cluster
+	addr   string
+	g      *fakeGateway
+	used   time.Time
+	broken bool
+	closed bool
+}
+
+func (l *fakeLink) Reusable() bool      { return !l.broken }
+func (l *fakeLink) LastUsed() time.Time { return l.used }
+func (l *fakeLink) Close() error {
+	l.c.set(func() {
+		if l.closed {
+			panic("closed twice")
+		}
+		l.closed = true
+		l.g.open--
+	})
+	return nil
+}
+
+func (l *fakeLink) broke(err error) error {
+	l.broken = true
+	return err
+}
+
+// wait lets a call take its time; an error is the call's end.
+func (l *fakeLink) wait(ctx context.Context, rows int) (n int, err error) {
+	c := l.c
+	c.mu.Lock()
+	if time.Since(l.used) > time.Minute {
+		c.mu.Unlock()
+		return 0, l.broke(fail(Elsewhere, "EOF"))
+	}
+	g := l.g
+	n = g.calls
+	g.calls++
+	g.now++
+	g.max = max(g.max, g.now)
+	g.times = append(g.times, time.Now())
+	d := (c.latency + time.Duration(rows)*c.perRow) * max(g.slow, 1)
+	c.mu.Unlock()
+	defer c.set(func() { g.now-- })
+	for {
+		timer := time.NewTimer(d)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return n, l.broke(fail(Elsewhere, ctx.Err().Error()))
+		case <-timer.C:
+		}
+		var hang, dead bool
+		c.set(func() { hang, dead = g.hang, g.dead })
+		if dead {
+			return n, l.broke(fail(Elsewhere, "connection reset"))
+		}
+		if !hang {
+			l.used = time.Now()
+			return n, nil
+		}
+		d = 50 * time.Millisecond
+	}
+}
+
+func (l *fakeLink) PutMultiple(ctx context.Context, table string, b *Batch, lo, hi int) error {
+	n, err := l.wait(ctx, hi-lo)
+	if err != nil {
+		return err
+	}
+	c := l.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent += hi - lo
+	take := func() error {
+		if c.fault != "" {
+			return fail(Table, c.fault)
+		}
+		if c.rowFault {
+			return fail(Never, "Internal error processing putMultiple")
+		}
+		if c.maxRows > 0 && hi-lo > c.maxRows {
+			return fail(Smaller, "RequestTooBigException")
+		}
+		var bad []string
+		for i := lo; i < hi; i++ {
+			if c.bad[string(b.Key(i))] {
+				bad = append(bad, string(b.Key(i)))
+			}
+		}
+		if len(bad) > 0 && !c.partial {
+			return fail(Never, "FailedSanityCheckException: at "+time.Now().String())
+		}
+		for i := lo; i < hi; i++ {
+			if k := string(b.Key(i)); !c.bad[k] {
+				c.took[k]++
+			}
+		}
+		if len(bad) > 0 {
+			return fail(Never, "FailedSanityCheckException: "+bad[0])
+		}
+		return nil
+	}
+	if c.script != nil {
+		if err, applied := c.script(l.addr, n); err != nil {
+			if applied {
+				_ = take()
+			}
+			if k, _ := Classify(err); k == Elsewhere {
+				l.broken = true
+			}
+			return err
+		}
+	}
+	return take()
+}
+
+func (l *fakeLink) DeleteMultiple(ctx context.Context, table string, b *Batch, lo, hi int) error {
+	if _, err := l.wait(ctx, hi-lo); err != nil {
+		return err
+	}
+	l.c.set(func() {
+		for i := lo; i < hi; i++ {
+			k := string(b.Key(i))
+			if b.RowCells(i) > 1 && l.c.took[k] == 0 {
+				panic("deleted before it was put")
+			}
+			l.c.deleted[k]++
+		}
+	})
+	return nil
+}
+
+func (l *fakeLink) Exists(ctx context.Context, table string, b *Batch, rows []int) ([]bool, error) {
+	if _, err := l.wait(ctx, len(rows)); err != nil {
+		return nil, err
+	}
+	c := l.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.noReads {
+		return nil, fail(Never, "AnException")
+	}
+	found := make([]bool, len(rows))
+	for k, i := range rows {
+		found[k] = c.took[string(b.Key(i))] > 0
+	}
+	return found, nil
+}
+
+func (l *fakeLink) Call(ctx context.Context, f func(context.Context, *thrift2.THBaseServiceClient) error) error {
+	if _, err := l.wait(ctx, 0); err != nil {
+		return err
+	}
+	return f(ctx, nil)
+}
+
+// pacer counts what it lets pass.
+type pacer struct {
+	mu                  sync.Mutex
+	waits, rows         int
+	seen                map[Kind]int
+	delay               time.Duration
+}
+
+func (p *pacer) Wait(ctx context.Context, _ string, rows, bytes int) error {
+	p.mu.Lock()
+	p.waits++
+	p.rows += rows
+	d := p.delay
+	p.mu.Unlock()
+	if d > 0 {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (p *pacer) Observe(_ string, k Kind, _ time.Duration) {
+	p.mu.Lock()
+	if p.seen == nil {
+		p.seen = map[Kind]int{}
+	}
+	p.seen[k]++
+	p.mu.Unlock()
+}
+
+func testBatch(prefix string, n int) *Batch {
+	b := new(Batch)
+	b.durability = SyncWAL
+	for i := range n {
+		b.Begin(fmt.Appendf(nil, "%s%05d", prefix, i))
+		b.Cell(Put, []byte("d"), []byte("q"), 1, []byte("v"))
+		b.End()
+	}
+	return b
+}
+
+// bubble runs f in a bubble with a pool over the cluster, and closes the pool.
+func bubble(t *testing.T, addrs []string, o PoolOptions, f func(t *testing.T, c *cluster, p *Pool)) {
+	t.Helper()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(seed, addrs...)
+		p := newPool(o, c.dial)
+		p.random = func() float64 {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.rng.Float64()
+		}
+		p.start()
+		update(p, addrs...)
+		f(t, c, p)
+		p.Close()
+		for addr, g := range c.gates {
+			if g.open != 0 {
+				t.Errorf("%s: %d connections left open", addr, g.open)
+			}
+		}
+	})
+}
+
+func update(p *Pool, addrs ...string) {
+	var eps []Endpoint
+	for _, a := range addrs {
+		eps = append(eps, Endpoint{a})
+	}
+	p.Update(eps)
+}
+
+func mustApply(t *testing.T, p *Pool, b *Batch) Applied {
+	t.Helper()
+	a, err := p.Apply(t.Context(), "t", b)
+	if err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+	return a
+}
+
+// load applies batches one after another in n goroutines for d, and gives the rows accepted and the longest Apply.
+func load(t *testing.T, p *Pool, n int, d time.Duration) (rows int, longest time.Duration) {
+	t.Helper()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	end := time.Now().Add(d)
+	for w := range n {
+		wg.Go(func() {
+			for i := 0; time.Now().Before(end); i++ {
+				start := time.Now()
+				b := testBatch(fmt.Sprintf("w%d-%d-%d-", w, start.UnixNano(), i), 20)
+				if _, err := p.Apply(t.Context(), "t", b); err != nil {
+					t.Errorf("Apply: %v", err)
+					return
+				}
+				mu.Lock()
+				rows += b.Rows()
+				longest = max(longest, time.Since(start))
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return rows, longest
+}
+
+func (c *cluster) check(t *testing.T, rows int) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.took) != rows {
+		t.Errorf("%d rows are there, want %d", len(c.took), rows)
+	}
+}
+
+var three = []string{"a:1", "b:1", "c:1"}
+
+func TestApplyUsesAllGateways(t *testing.T) {
+	pc := &pacer{}
+	bubble(t, three, PoolOptions{Pacer: pc}, func(t *testing.T, c *cluster, p *Pool) {
+		rows, _ := load(t, p, 24, 5*time.Second)
+		c.check(t, rows)
+		least, most := rows, 0
+		for addr, g := range c.gates {
+			least, most = min(least, g.calls), max(most, g.calls)
+			if g.max > defaultConnections {
+				t.Errorf("%s had %d calls at once", addr, g.max)
+			}
+			if g.dials > defaultConnections {
+				t.Errorf("%s was dialled %d times", addr, g.dials)
+			}
+		}
+		if least*2 < most {
+			t.Errorf("calls are spread unevenly: %d to %d", least, most)
+		}
+		if pc.rows != rows || pc.seen[0] != pc.waits {
+			t.Errorf("paced %d rows of %d, observed %v of %d", pc.rows, rows, pc.seen, pc.waits)
+		}
+		var acked int64
+		for _, g := range p.Stats().Gateways {
+			acked += g.Rows
+			if g.State != "healthy" || g.Latency == 0 {
+				t.Errorf("stats: %+v", g)
+			}
+		}
+		if acked != int64(rows) {
+			t.Errorf("stats say %d rows, want %d", acked, rows)
+		}
+	})
+}
+
+func TestDeadGatewayStopsCosting(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		before, _ := load(t, p, 16, 2*time.Second)
+		c.set(func() { c.gates["b:1"].dead = true })
+		_, longest := load(t, p, 16, time.Second)
+		if longest > time.Second {
+			t.Errorf("a batch took %v beside a dead gateway", longest)
+		}
+		g := c.gates["b:1"]
+		calls := len(g.times)
+		after, _ := load(t, p, 16, 20*time.Second)
+		if n := len(g.times) - calls; n == 0 || n > 20 {
+			t.Errorf("a dead gateway was tried %d times in 20 s", n)
+		}
+		if after/20 < before/2*2/3*9/10 {
+			t.Errorf("%d rows/s beside a dead gateway, %d before", after/20, before/2)
+		}
+		if s := p.Stats().Gateways[1]; s.State != "dead" || s.Last == "" || s.Errors[Elsewhere] == 0 {
+			t.Errorf("stats: %+v", s)
+		}
+		c.set(func() { g.dead = false })
+		load(t, p, 16, 15*time.Second)
+		if s := p.Stats().Gateways[1]; s.State != "healthy" {
+			t.Errorf("after its return: %+v", s)
+		}
+	})
+}
+
+func TestHangingGatewayIsLeft(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		before, _ := load(t, p, 16, 2*time.Second)
+		g := c.gates["b:1"]
+		c.set(func() { g.hang = true })
+		_, longest := load(t, p, 16, 5*time.Second)
+		if longest > 5*time.Second {
+			t.Errorf("a batch took %v beside a hanging gateway", longest)
+		}
+		if longest < 3*time.Second {
+			t.Errorf("the longest batch took %v: the hang did not happen", longest)
+		}
+		after, longest := load(t, p, 16, 20*time.Second)
+		if longest > time.Second {
+			t.Errorf("a batch took %v while the hanging gateway was known", longest)
+		}
+		if after/20 < before/2*2/3*9/10 {
+			t.Errorf("%d rows/s beside a hanging gateway, %d before", after/20, before/2)
+		}
+		if s := p.Stats().Gateways[1]; s.State != "blocked" {
+			t.Errorf("stats: %+v", s)
+		}
+		c.set(func() { g.hang = false })
+		load(t, p, 16, 20*time.Second)
+		if s := p.Stats().Gateways[1]; s.State != "healthy" {
+			t.Errorf("after its return: %+v", s)
+		}
+	})
+}
+
+func TestSlowGatewayGetsLess(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		before, _ := load(t, p, 16, 5*time.Second)
+		g := c.gates["b:1"]
+		c.set(func() { g.slow = 20 })
+		calls := g.calls
+		after, _ := load(t, p, 16, 30*time.Second)
+		if after/30 < before/5*2/3*9/10 {
+			t.Errorf("%d rows/s beside a gateway 20 times slower, %d before", after/30, before/5)
+		}
+		others := c.gates["a:1"].calls
+		if n := g.calls - calls; n == 0 || n*20 > others {
+			t.Errorf("the slow gateway got %d calls, another %d", n, others)
+		}
+		if s := p.Stats().Gateways[1]; s.State == "dead" {
+			t.Errorf("stats: %+v", s)
+		}
+	})
+}
+
+func TestSlowClusterIsNotStormed(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		load(t, p, 6, 2*time.Second)
+		c.set(func() { c.latency = 20 * time.Second }) // a thousand times slower than known
+		sent := c.sent
+		rows, _ := load(t, p, 6, 60*time.Second)
+		if n := c.sent - sent; n > rows*3 {
+			t.Errorf("%d rows sent for %d", n, rows)
+		}
+		calls := 0
+		for _, g := range c.gates {
+			calls += g.calls
+		}
+		t.Logf("%d calls in all", calls)
+	})
+}
+
+func TestAmbiguousAnswersAreSentElsewhere(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		faults := 0
+		c.script = func(addr string, n int) (error, bool) {
+			if n%5 == 4 {
+				faults++
+				return fail(Elsewhere, "not the reply that was asked for"), n%2 == 0
+			}
+			return nil, false
+		}
+		rows, _ := load(t, p, 8, 10*time.Second)
+		c.check(t, rows)
+		if faults < 10 {
+			t.Errorf("%d faults", faults)
+		}
+	})
+}
+
+func TestOutageIsProbedCalmlyAndEnds(t *testing.T) {
+	var mu sync.Mutex
+	var told []string
+	o := PoolOptions{Paused: func(table, reason string) {
+		mu.Lock()
+		told = append(told, table+"|"+reason)
+		mu.Unlock()
+	}}
+	for _, known := range []bool{true, false} {
+		told = nil
+		bubble(t, three, o, func(t *testing.T, c *cluster, p *Pool) {
+			rows := 0
+			if known {
+				rows, _ = load(t, p, 12, time.Second)
+			}
+			c.set(func() {
+				for _, g := range c.gates {
+					g.dead, g.times = true, nil
+				}
+			})
+			var wg sync.WaitGroup
+			for i := range 12 {
+				wg.Go(func() { mustApply(t, p, testBatch(fmt.Sprint("x", i), 10)) })
+			}
+			time.Sleep(5 * time.Minute)
+			for addr, g := range c.gates {
+				for _, from := range g.times {
+					n := 0
+					for _, at := range g.times {
+						if d := at.Sub(from); d >= 0 && d < 10*time.Second && from.After(g.times[0].Add(time.Second)) {
+							n++
+						}
+					}
+					if n > 20 {
+						t.Errorf("%s: %d calls within 10 s of an outage", addr, n)
+						break
+					}
+				}
+				if n := len(g.times); n < 20 || n > 80 {
+					t.Errorf("%s: %d calls in 5 min", addr, n)
+				}
+			}
+			start := time.Now()
+			c.set(func() {
+				for _, g := range c.gates {
+					g.dead = false
+				}
+			})
+			wg.Wait()
+			if d := time.Since(start); d > 13*time.Second {
+				t.Errorf("went on %v after the gateways were back", d)
+			}
+			c.check(t, rows+120)
+			mu.Lock()
+			defer mu.Unlock()
+			if len(told) != 2 || !strings.Contains(told[0], "|no gateway answers: a:1: connection") || told[1] != "|" {
+				t.Errorf("told %q", told)
+			}
+		})
+	}
+}
+
+func TestOutageLimit(t *testing.T) {
+	bubble(t, three, PoolOptions{OutageLimit: time.Minute}, func(t *testing.T, c *cluster, p *Pool) {
+		load(t, p, 4, time.Second)
+		time.Sleep(time.Hour) // idle time is no outage
+		c.set(func() {
+			for _, g := range c.gates {
+				g.dead = true
+			}
+		})
+		for name, f := range map[string]func() error{
+			"Apply": func() error { _, err := p.Apply(t.Context(), "t", testBatch("x", 5)); return err },
+			"Call": func() error {
+				return p.call(t.Context(), "look", func(ctx context.Context, l link) error { return nil })
+			},
+		} {
+			start := time.Now()
+			err := f()
+			var out *OutageError
+			if !errors.As(err, &out) {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if d := time.Since(start); d < time.Minute || d > 65*time.Second || len(out.Last) != 3 || !strings.Contains(err.Error(), "b:1: connection refused") {
+				t.Errorf("%s after %v: %v", name, d, err)
+			}
+		}
+		update(p)
+		var out *OutageError
+		if _, err := p.Apply(t.Context(), "t", testBatch("x", 5)); !errors.As(err, &out) || !strings.Contains(err.Error(), "no gateway is known") {
+			t.Errorf("without gateways: %v", err)
+		}
+	})
+	// Busy for ever is an outage too.
+	bubble(t, three, PoolOptions{OutageLimit: time.Minute}, func(t *testing.T, c *cluster, p *Pool) {
+		c.script = func(string, int) (error, bool) { return fail(Again, "RegionTooBusyException"), false }
+		var out *OutageError
+		if _, err := p.Apply(t.Context(), "t", testBatch("x", 5)); !errors.As(err, &out) {
+			t.Errorf("%v", err)
+		}
+		if n := c.sent / 5; n < 15 || n > 60 {
+			t.Errorf("%d calls in a minute of a busy cluster", n)
+		}
+	})
+}
+
+func TestBusyClusterNamesItsWait(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		n := 0
+		c.script = func(string, int) (error, bool) {
+			if n++; n <= 3 {
+				return &Error{Kind: Again, Wait: 20 * time.Second, Err: errors.New("exceeded - wait 20sec, 0ms")}, false
+			}
+			return nil, false
+		}
+		start := time.Now()
+		a := mustApply(t, p, testBatch("x", 10))
+		if d := time.Since(start); d < time.Minute || d > 65*time.Second {
+			t.Errorf("took %v for three waits of 20 s", d)
+		}
+		if a.Attempts != 4 || a.Resent != 30 {
+			t.Errorf("%+v", a)
+		}
+	})
+}
+
+func TestSmaller(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		c.maxRows = 7
+		a := mustApply(t, p, testBatch("x", 100))
+		c.check(t, 100)
+		if len(a.Refused) != 0 || a.Attempts != 31 {
+			t.Errorf("%+v", a)
+		}
+	})
+}
+
+func TestTablePausesAndGoesOn(t *testing.T) {
+	var mu sync.Mutex
+	var told []string
+	o := PoolOptions{Paused: func(table, reason string) {
+		mu.Lock()
+		told = append(told, table+"|"+reason)
+		mu.Unlock()
+	}}
+	bubble(t, three, o, func(t *testing.T, c *cluster, p *Pool) {
+		rows, _ := load(t, p, 8, time.Second)
+		c.set(func() { c.fault = "t is disabled" })
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				if a := mustApply(t, p, testBatch(fmt.Sprint("x", i, "-"), 10)); len(a.Refused) > 0 {
+					t.Errorf("refused: %+v", a)
+				}
+			})
+		}
+		time.Sleep(time.Second / 2)
+		sent := c.sent
+		time.Sleep(10 * time.Minute)
+		if n := (c.sent - sent) / 10; n < 15 || n > 40 {
+			t.Errorf("%d tries in 10 min", n)
+		}
+		// Another table does not wait.
+		if _, err := p.Apply(t.Context(), "other", testBatch("o", 1)); err == nil {
+			t.Error("the fake should fault every table") // unreachable: it waits for ever
+		}
+		wg.Wait()
+		c.check(t, rows+201)
+	})
+	_ = told
+}
