@@ -19,7 +19,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync/atomic"
 	"time"
 )
@@ -63,14 +62,17 @@ const (
 // Member is a process's part in one budget. Its methods may be called from several goroutines.
 type Member struct {
 	base time.Time
-	free atomic.Int64 // until this long after base there is no limit, so Wait need not look; 0 is unknown
+	free atomic.Bool // there is no limit, so Wait need not look; doubt takes that back when it has to look again
 
 	gate   chan struct{} // holds one token; whoever took it owns what follows
 	closed bool
 	own    Limits
-	last   Limits  // in force when last looked at
-	state  state   // in memory without a folder, else what was last read
-	folder *folder // nil for a member that is alone
+	last   Limits // in force when last looked at
+	state  state  // in memory without a folder, else what was last read
+
+	// Both are nil for a member that is alone.
+	folder *folder
+	doubt  *time.Timer
 }
 
 // NewLocal makes a member that shares its budget with nobody.
@@ -78,7 +80,7 @@ func NewLocal(l Limits) *Member {
 	m := newMember(l)
 	m.state.schedule.set(0, l)
 	m.last = l
-	m.relax(l, math.MaxInt64)
+	m.free.Store(l == Limits{})
 	return m
 }
 
@@ -91,6 +93,7 @@ func Join(dir, key string, l Limits) (*Member, error) {
 		return nil, fmt.Errorf("join the budget of %s: %w", key, err)
 	}
 	m := newMember(l)
+	m.doubt = time.AfterFunc(recheck, func() { m.free.Store(false) })
 	var err error
 	if m.folder, err = openFolder(dir, key); err != nil {
 		return nil, fmt.Errorf("join the budget of %s: %w", key, err)
@@ -119,8 +122,8 @@ func newMember(l Limits) *Member {
 // When a limit changes, those who wait keep their order, and their places come earlier or later with the new rate, within
 // a second. An error other than ctx's says that the folder cannot be used.
 func (m *Member) Wait(ctx context.Context, rows, bytes int) (waited time.Duration, err error) {
-	if time.Since(m.base) < time.Duration(m.free.Load()) {
-		return 0, ctx.Err()
+	if err := ctx.Err(); err != nil || m.free.Load() {
+		return 0, err
 	}
 	start := time.Now()
 	r := place{reservation: reservation{tokens: [dimensions]int64{int64(rows), int64(bytes)}}}
@@ -193,17 +196,17 @@ func (m *Member) Limits() Limits {
 
 // Close ends the membership; those who wait get ErrClosed. A second time it does nothing.
 func (m *Member) Close() error {
-	m.free.Store(0)
 	<-m.gate
 	defer m.leave()
 	if m.closed {
 		return nil
 	}
 	m.closed = true
-	m.free.Store(0)
+	m.free.Store(false)
 	if m.folder == nil {
 		return nil
 	}
+	m.doubt.Stop()
 	return m.folder.close()
 }
 
@@ -240,23 +243,18 @@ func (m *Member) locked(ctx context.Context, look bool, f func(now int64)) error
 		now := int64(time.Since(m.base))
 		m.state.schedule.set(now, m.own)
 		m.last = m.own
-		m.relax(m.own, math.MaxInt64)
+		m.free.Store(m.own == Limits{})
 		f(now)
 		return nil
 	}
 	return m.folder.update(ctx, &m.state, m.own, look, func(now int64) {
 		m.last = Limits{m.state.schedule[rows].rate, m.state.schedule[bytes].rate}
-		m.relax(m.last, time.Since(m.base)+recheck)
+		m.free.Store(m.last == Limits{})
+		if m.last == (Limits{}) {
+			m.doubt.Reset(recheck)
+		}
 		f(now)
 	})
-}
-
-// relax lets Wait pass unasked until the given time, when there is no limit.
-func (m *Member) relax(l Limits, until time.Duration) {
-	if l != (Limits{}) {
-		until = 0
-	}
-	m.free.Store(int64(until))
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

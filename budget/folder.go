@@ -115,7 +115,7 @@ func (f *folder) update(ctx context.Context, s *state, own Limits, look bool, do
 		}
 		return fmt.Errorf("lock the budget of %s: %w", f.key, err)
 	}
-	defer func() { unlock(f.state) }() // of the file it is then
+	defer func() { unlock(f.state) }() // of the file that it is by then: see reopen
 	if err := f.locked(ctx, s, own, look, do); err != nil {
 		return fmt.Errorf("use the budget of %s in %s: %w", f.key, f.dir, err)
 	}
@@ -284,13 +284,20 @@ func (f *folder) present(own Limits, write bool) error {
 	return err
 }
 
-// create opens a file for every user, and never another file through a link.
+// create opens a file, which it makes for every user if it is missing, and never another file through a link.
 func create(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, fileMode)
+	const flags = os.O_RDWR | syscall.O_NOFOLLOW
+	file, err := os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, fileMode)
+	if errors.Is(err, fs.ErrExist) {
+		return os.OpenFile(path, flags, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
-	openUp(path, fileMode)
+	if err := widen(path, fileMode); err != nil {
+		file.Close()
+		return nil, err
+	}
 	return file, nil
 }
 
@@ -308,12 +315,11 @@ func makeDir(path string, mode fs.FileMode) error {
 		}
 		return err
 	}
-	openUp(path, mode)
-	return nil
+	return widen(path, mode)
 }
 
-// openUp undoes the umask. Only a file's owner can, and has done so.
-func openUp(path string, mode fs.FileMode) { os.Chmod(path, mode) }
+// widen undoes the umask, for something that was just made.
+func widen(path string, mode fs.FileMode) error { return os.Chmod(path, mode) }
 
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {

@@ -8,8 +8,8 @@ import (
 
 const (
 	second = int64(time.Second)
-	// burst is how far a rate may run ahead after idling, in nanoseconds, and how late a slot may be used: long enough for a
-	// timer's usual overshoot, and 2 % of the second in which the rate is judged.
+	// burst is how much of a rate is saved up, in nanoseconds: long enough for a timer's usual overshoot, and 2 % of the
+	// second in which the rate is judged.
 	burst = int64(20 * time.Millisecond)
 	// never is further away than any slot, and leaves room to add to it.
 	never = math.MaxInt64 / 4
@@ -25,28 +25,37 @@ const (
 )
 
 // clock is the schedule of one dimension. Its time is counted in tokens: it advances by rate tokens a second, a
-// reservation of n tokens takes the positions [next, next+n), and may be used when the clock reaches the first of them. So
+// reservation of n tokens takes the positions [next, next+n), and its turn is when the clock reaches the first of them. So
 // a sleeper's position stays right when the rate changes, and sleeping too long loses nothing: the clock went on.
+//
+// Turns say who is next and when; the bound is kept by a bucket that what is used fills and the rate empties. Nothing is
+// used while more than the burst is in it, so in any second that is at most a second's tokens, the burst, and the last use.
 //
 // Times are nanoseconds of the host's clock. The zero value has no limit.
 type clock struct {
 	rate   int64 // tokens a second; 0 is no limit, the clock stands
-	anchor int64 // when the clock showed tokens
-	tokens int64
+	anchor int64 // when ticks were shown
+	ticks  int64 // tokens that the rate has given
+	lag    int64 // the clock's position is this far behind the ticks
 	next   int64 // the first position that is free
+	full   int64 // the ticks at which the bucket is empty
 }
 
-// at is the position at a time, rounded down. There is no accumulated error: the anchor moves with the rate only.
-func (c *clock) at(now int64) int64 {
-	return min(c.tokens+muldiv(max(0, now-c.anchor), c.rate, second), never)
+// gave is the ticks at a time, rounded down. There is no accumulated error: the anchor moves with the rate only.
+func (c *clock) gave(now int64) int64 {
+	return min(c.ticks+muldiv(max(0, now-c.anchor), c.rate, second), never)
 }
+
+// at is the position at a time.
+func (c *clock) at(now int64) int64 { return c.gave(now) - c.lag }
 
 // when is the first time at which the clock is at p or beyond it, or the anchor when that is already there.
 func (c *clock) when(p int64) int64 {
-	if p <= c.tokens {
+	p += c.lag
+	if p <= c.ticks {
 		return c.anchor
 	}
-	hi, lo := bits.Mul64(uint64(p-c.tokens), uint64(second))
+	hi, lo := bits.Mul64(uint64(p-c.ticks), uint64(second))
 	if hi >= uint64(c.rate) {
 		return never
 	}
@@ -54,24 +63,25 @@ func (c *clock) when(p int64) int64 {
 	if r > 0 {
 		q++
 	}
-	return int64(min(q, never)) + c.anchor
+	return min(int64(min(q, never))+c.anchor, never)
 }
 
-// saved is how many tokens the clock may be beyond a position that is used.
+// saved is how many tokens the burst is.
 func (c *clock) saved() int64 { return muldiv(c.rate, burst, second) }
 
-// over is by how many tokens a position is used too late, if it is used now; not positive when it is not.
-func (c *clock) over(now, p int64) int64 { return c.at(now) - p - c.saved() }
+// excess is by how many tokens the bucket is too full for anything to be used now; not positive when it is not.
+func (c *clock) excess(now int64) int64 { return c.full - c.gave(now) - c.saved() }
 
 // set changes the rate from now on. Positions that are taken are kept, and so come earlier or later.
 func (c *clock) set(now, rate int64) {
+	rate = min(rate, never)
 	if rate == c.rate {
 		return
 	}
 	if c.rate == 0 {
-		c.tokens = c.next // no limit saves nothing for the time when there is one
+		c.lag, c.full = c.ticks-c.next, c.ticks // without a limit nothing was saved up and nothing is owed
 	} else {
-		c.tokens = c.at(now)
+		c.ticks = c.gave(now)
 	}
 	c.anchor, c.rate = now, rate
 }
@@ -87,63 +97,73 @@ type reservation struct {
 
 func (s *schedule) unlimited() bool { return s[rows].rate == 0 && s[bytes].rate == 0 }
 
+// in tells whether a dimension limits a reservation.
+func (r *reservation) in(s *schedule, d int) bool { return s[d].rate > 0 && r.tokens[d] > 0 }
+
 // reserve takes the next places for r.tokens. Both dimensions start at the same instant, that of the one which is busy for
 // longer; the other idles until then, and idle time is not saved beyond the burst.
 func (s *schedule) reserve(now int64, r *reservation) {
 	start := now
 	for d := range s {
-		if c := &s[d]; c.rate > 0 && r.tokens[d] > 0 {
-			start = max(start, c.when(c.next))
+		if r.in(s, d) {
+			start = max(start, s[d].when(s[d].next))
 		}
 	}
 	for d := range s {
-		c := &s[d]
-		if c.rate == 0 || r.tokens[d] <= 0 {
-			r.position[d] = none
-			continue
+		r.position[d] = none
+		if r.in(s, d) {
+			c := &s[d]
+			r.position[d] = max(c.next, c.at(start)-c.saved())
+			c.next = min(r.position[d]+min(r.tokens[d], never), never)
 		}
-		r.position[d] = max(c.next, c.at(start)-c.saved())
-		c.next = min(r.position[d]+min(r.tokens[d], never), never)
 	}
 }
 
-// use asks whether a reservation's tokens may be spent now. If not, it returns how long to wait before asking again, at
-// least 1 ns.
+// use asks whether a reservation's tokens may be used now, and counts them as used if so. If not, it returns how long to
+// wait before asking again, at least 1 ns.
 //
-// A place that is used later than the burst allows would crowd those after it into one second. The time that was lost is
-// taken from the schedule: everybody's place moves back by it; or, where that would cost the others more than the
-// reservation is worth, the place is given up and r gets a new one at the end.
+// Those who slept too long find the bucket too full when others have used their time. Then everybody's turn moves back by
+// what is missing; or, where that would cost the others more than the reservation is worth, its place is given up for a
+// new one at the end.
 func (s *schedule) use(now int64, r *reservation) (wait int64) {
 	for fresh := false; ; fresh = true {
-		late, worth, missing := false, false, false
+		missing, full, worth := false, false, fresh
 		wait = 0
 		for d := range s {
-			c := &s[d]
-			if c.rate == 0 || r.tokens[d] <= 0 {
+			if !r.in(s, d) {
 				continue
 			}
+			c := &s[d]
 			if r.position[d] == none { // the limit came after the reservation
 				missing = true
 				continue
 			}
 			wait = max(wait, c.when(r.position[d])-now)
-			over := c.over(now, r.position[d])
-			late = late || over > 0
-			worth = worth || over <= r.tokens[d]
+			excess := max(0, c.excess(now))
+			full = full || excess > 0
+			worth = worth || c.at(now)-r.position[d]+excess <= r.tokens[d]
 		}
-		if !fresh && (missing || wait <= 0 && late && !worth) {
+		switch {
+		case missing:
+			s.reserve(now, r)
+			continue
+		case wait > 0:
+			return wait
+		case full && !worth:
 			s.reserve(now, r)
 			continue
 		}
-		if wait > 0 {
-			return wait
-		}
 		for d := range s {
-			if c := &s[d]; c.rate > 0 && r.tokens[d] > 0 {
-				c.tokens -= max(0, c.over(now, r.position[d]))
+			if c := &s[d]; r.in(s, d) && full {
+				if excess := c.excess(now); excess > 0 {
+					c.lag = min(c.lag+c.at(now)-r.position[d]+excess, never)
+					wait = max(wait, c.when(r.position[d])-now, 1)
+				}
+			} else if r.in(s, d) {
+				c.full = min(max(c.full, c.gave(now))+min(r.tokens[d], never), never)
 			}
 		}
-		return 0
+		return wait
 	}
 }
 

@@ -137,11 +137,17 @@ func TestScheduleRate(t *testing.T) {
 		n = [dimensions]int64{max(1, n[rows]), max(1, n[bytes])}
 		rnd := random(t)
 		bad := rapid.Int64Range(0, 15).Draw(t, "overshoot") * ms
+		rarely := rapid.Int64Range(0, 60).Draw(t, "worst") * ms // one sleep in 50, on a busy machine
 		var s schedule
 		s.set(0, l)
-		us := simulate(&s, 10*second, rapid.IntRange(2, 12).Draw(t, "callers"),
+		us := simulate(&s, 10*second, rapid.IntRange(4, 12).Draw(t, "callers"),
 			func() [dimensions]int64 { return n },
-			func() int64 { return rnd(bad) }, func() int64 { return 0 }, 0)
+			func() int64 {
+				if rnd(49) == 0 {
+					return rnd(rarely)
+				}
+				return rnd(bad)
+			}, func() int64 { return 0 }, 0)
 		// The dimension that allows fewer batches binds.
 		want := min(float64(l.Rows)/float64(n[rows]), float64(l.Bytes)/float64(n[bytes])) * 10
 		if got := float64(len(us)); got+1 < 0.97*want {
@@ -150,25 +156,45 @@ func TestScheduleRate(t *testing.T) {
 	})
 }
 
-// A caller that sleeps for much too long, as a stopped process does, costs the others no more than its own reservation.
+// Callers that sleep for much too long, as those of a stopped process do, cost the others little more than what they use,
+// and do not use it all at once.
 func TestScheduleStopped(t *testing.T) {
 	var s schedule
 	s.set(0, Limits{Rows: 1000})
-	stopped := reservation{tokens: [dimensions]int64{50, 0}}
-	s.reserve(0, &stopped)
-	us := simulate(&s, 5*second, 3, func() [dimensions]int64 { return [dimensions]int64{10, 0} }, func() int64 { return 0 },
-		func() int64 { return 0 }, 0)
-	if wait := s.use(5*second, &stopped); wait <= 0 || wait > second/10 {
-		t.Fatalf("a place 5 s late is used in %v, want a new one at the end", time.Duration(wait))
+	var stopped [10]reservation
+	for i := range stopped {
+		stopped[i].tokens[rows] = 50
+		s.reserve(0, &stopped[i])
 	}
-	us = append(us, simulate(&s, 10*second, 3, func() [dimensions]int64 { return [dimensions]int64{10, 0} },
-		func() int64 { return 0 }, func() int64 { return 0 }, 5*second)...)
+	others := func(from, to int64) []used {
+		return simulate(&s, to, 3, func() [dimensions]int64 { return [dimensions]int64{10, 0} },
+			func() int64 { return 0 }, func() int64 { return 0 }, from)
+	}
+	us := others(0, 5*second)
+	late := 0
+	for i := range stopped {
+		if wait := s.use(5*second, &stopped[i]); wait > second {
+			t.Fatalf("a place 5 s late is used %v later, want at the end of a short queue", time.Duration(wait))
+		} else if wait > 0 {
+			late++
+		} else {
+			us = append(us, used{5 * second, stopped[i].tokens})
+		}
+	}
+	if late < 8 {
+		t.Fatalf("%d of 10 places that came 5 s late had to wait", late)
+	}
+	us = append(us, others(5*second, 10*second)...)
 	var sum int64
 	for _, u := range us {
 		sum += u.n[rows]
 	}
-	if sum < 10_000-2*50-3*2*10 || sum > 10_050 {
-		t.Fatalf("the others used %d rows in 10 s at 1000 a second, less what the stopped one had", sum)
+	// The stopped ones' first places, and their new ones, are lost: they never come to use them.
+	if sum < 10_000-2*500-100 || sum > 10_050 {
+		t.Fatalf("%d rows in 10 s at 1000 a second, less what the stopped ones had", sum)
+	}
+	if got, _ := most(us, rows); got > 1020+50 {
+		t.Fatalf("%d rows in a second at 1000 a second", got)
 	}
 }
 
@@ -194,6 +220,11 @@ func TestScheduleLimitChanges(t *testing.T) {
 	wait(t, &s, 12*second, &b, 970*time.Second)
 	s.set(13*second, Limits{})
 	wait(t, &s, 13*second, &b, 0)
+	s.set(14*second, Limits{Rows: 10}) // nobody waits behind those who went without a limit
+	s.reserve(14*second, &b)
+	wait(t, &s, 14*second, &b, 0)
+	s.reserve(14*second, &b)
+	wait(t, &s, 14*second, &b, time.Second)
 
 	// A limit in a dimension that had none takes those who wait in by the end of its queue.
 	s = schedule{}
@@ -231,8 +262,10 @@ func TestScheduleExtremes(t *testing.T) {
 			s.reserve(now, &r)
 			s.use(now, &r)
 			for d, c := range s {
-				if c.next < 0 || c.next > never || c.tokens > never || c.tokens < -never {
-					t.Fatalf("dimension %d left its bounds: %+v", d, c)
+				for _, v := range []int64{c.ticks, c.lag, c.next, c.full} {
+					if v > never || v < -never {
+						t.Fatalf("dimension %d left its bounds: %+v", d, c)
+					}
 				}
 			}
 		}

@@ -16,7 +16,7 @@ type state struct {
 
 const (
 	stateMagic = "drvrbgt1"
-	stateSize  = 8 + 16 + 8 + 8 + dimensions*4*8 + 8
+	stateSize  = 8 + 16 + 8 + 8 + dimensions*6*8 + 8
 )
 
 // append encodes s, with a checksum.
@@ -26,7 +26,7 @@ func (s *state) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, s.era)
 	b = binary.LittleEndian.AppendUint64(b, uint64(s.checked))
 	for _, c := range s.schedule {
-		for _, v := range [...]int64{c.rate, c.anchor, c.tokens, c.next} {
+		for _, v := range [...]int64{c.rate, c.anchor, c.ticks, c.lag, c.next, c.full} {
 			b = binary.LittleEndian.AppendUint64(b, uint64(v))
 		}
 	}
@@ -50,8 +50,13 @@ func (s *state) parse(b []byte, now int64) bool {
 	n.era, n.checked = uint64(next()), next()
 	for d := range n.schedule {
 		c := &n.schedule[d]
-		c.rate, c.anchor, c.tokens, c.next = next(), next(), next(), next()
-		if c.rate < 0 || c.anchor > now || c.next < 0 || c.next > never || c.tokens > never || c.tokens < -never {
+		for _, v := range [...]*int64{&c.rate, &c.anchor, &c.ticks, &c.lag, &c.next, &c.full} {
+			*v = next()
+			if *v > never || *v < -never {
+				return false
+			}
+		}
+		if c.rate < 0 || c.anchor > now {
 			return false
 		}
 	}

@@ -187,7 +187,7 @@ func (p *process) wait() result {
 	if ws := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
 		r.signal = ws.Signal()
 	}
-	if strings.HasPrefix(r.stdout, "{") {
+	if one := strings.TrimSuffix(r.stdout, "\n"); strings.HasPrefix(one, "{") && !strings.Contains(one, "\n") {
 		if err := json.Unmarshal(p.stdout.Bytes(), &r.json); err != nil {
 			p.t.Errorf("drover's JSON: %v\n%s", err, r.stdout)
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // Caller makes a call on a connection of its choice, which fn must not keep. It may call fn again, on another connection,
-// for errors of kind Again and Elsewhere; what names the call, for logs and errors.
+// for errors of kind Again and Elsewhere; what names the call, in logs and at the start of its errors.
 type Caller interface {
 	Call(ctx context.Context, what string, fn func(ctx context.Context, c *Conn) error) error
 }
@@ -59,7 +59,7 @@ func tableName(table string) *thrift2.TTableName {
 	return &thrift2.TTableName{Ns: []byte(ns), Qualifier: []byte(name)}
 }
 
-// call makes a generated call and names it in its error.
+// call makes a generated call about a table, or about none.
 func (a *Admin) call(ctx context.Context, what, table string, f func(ctx context.Context, c *thrift2.THBaseServiceClient) error) error {
 	if table != "" {
 		what += " " + table
@@ -67,7 +67,7 @@ func (a *Admin) call(ctx context.Context, what, table string, f func(ctx context
 	return a.caller.Call(ctx, what, func(ctx context.Context, c *Conn) error {
 		err := c.Call(ctx, f)
 		if e, ok := errors.AsType[*Error](err); ok {
-			e.Op, e.Table = what, table
+			e.Table = table
 		}
 		return err
 	})

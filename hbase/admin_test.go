@@ -3,6 +3,7 @@ package hbase
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,8 @@ import (
 )
 
 func (s *store) TableExists(_ context.Context, n *thrift2.TTableName) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.tables[named(n)] != nil, nil
 }
 
@@ -26,6 +29,8 @@ func (s *store) GetNamespaceDescriptor(_ context.Context, name string) (*thrift2
 }
 
 func (s *store) CreateTable(_ context.Context, d *thrift2.TTableDescriptor, splits [][]byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
 	case s.tables[named(d.TableName)] != nil:
 		return ioError("org.apache.hadoop.hbase.TableExistsException: " + named(d.TableName))
@@ -47,6 +52,8 @@ func (s *store) IsTableAvailable(context.Context, *thrift2.TTableName) (bool, er
 }
 
 func (s *store) GetTableDescriptor(_ context.Context, n *thrift2.TTableName) (*thrift2.TTableDescriptor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	t, err := s.table(named(n))
 	if err != nil {
 		return nil, err
@@ -55,6 +62,8 @@ func (s *store) GetTableDescriptor(_ context.Context, n *thrift2.TTableName) (*t
 }
 
 func (s *store) GetAllRegionLocations(_ context.Context, table []byte) ([]*thrift2.THRegionLocation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	out := []*thrift2.THRegionLocation{}
 	if t := s.tables[string(table)]; t != nil {
 		port := int32(16020)
@@ -74,11 +83,15 @@ func (s *store) GetAllRegionLocations(_ context.Context, table []byte) ([]*thrif
 }
 
 func (s *store) DisableTable(_ context.Context, n *thrift2.TTableName) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.tables[named(n)].disabled = true
 	return nil
 }
 
 func (s *store) DeleteTable(_ context.Context, n *thrift2.TTableName) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.tables[named(n)].disabled {
 		return ioError("org.apache.hadoop.hbase.TableNotDisabledException: " + named(n))
 	}
@@ -89,8 +102,11 @@ func (s *store) DeleteTable(_ context.Context, n *thrift2.TTableName) error {
 // single calls through one connection, once.
 type single struct{ *Conn }
 
-func (s single) Call(ctx context.Context, _ string, fn func(context.Context, *Conn) error) error {
-	return fn(ctx, s.Conn)
+func (s single) Call(ctx context.Context, what string, fn func(context.Context, *Conn) error) error {
+	if err := fn(ctx, s.Conn); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
 }
 
 func testAdmin(t *testing.T, h thrift2.THBaseService) *Admin {
@@ -140,7 +156,7 @@ func TestCreate(t *testing.T) {
 	if err := a.Create(ctx, missing); !isKind(err, Table) || !strings.Contains(err.Error(), "create_namespace 'no'") {
 		t.Errorf("in a missing namespace: %v", err)
 	}
-	if _, err := a.Describe(ctx, "nope"); !isKind(err, Table) || !strings.Contains(err.Error(), "describe table nope via ") {
+	if _, err := a.Describe(ctx, "nope"); !isKind(err, Table) || !strings.Contains(err.Error(), "describe table nope: gateway 127.0.0.1:") {
 		t.Errorf("described a missing table: %v", err)
 	}
 	if n, err := a.ServerType(ctx); err != nil || n != 2 {
@@ -171,7 +187,10 @@ func TestCreateLosesSplits(t *testing.T) {
 		one := spec
 		one.Splits = spec.Splits[:n]
 		err := a.Create(ctx, one)
-		if len(s.tables) != 0 {
+		s.mu.Lock()
+		left := len(s.tables)
+		s.mu.Unlock()
+		if left != 0 {
 			t.Errorf("%d splits: the wrong table was left", n)
 		}
 		if !isKind(err, Table) || !strings.Contains(err.Error(), "unframed or HTTP") || !strings.HasSuffix(err.Error(), ShellCreate(one)) {

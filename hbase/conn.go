@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -336,6 +337,7 @@ func (c *Conn) receive(method string, success func(typ byte)) error {
 	if err := c.begin(); err != nil {
 		return err
 	}
+	defer c.reply.settle()
 	if err := c.reply.begin(method, c.seq); err != nil {
 		return err
 	}
@@ -346,18 +348,14 @@ func (c *Conn) receive(method string, success func(typ byte)) error {
 func (c *Conn) begin() error {
 	c.begun = true
 	d := &c.reply
-	d.r, d.left, d.err = c.in, maxReply, nil
+	d.reset(c.in, maxReply)
 	switch {
 	case c.transport.HTTP:
 		return c.beginHTTP()
 	case c.transport.Framed:
-		d.left = 4
-		n := int64(0)
-		for _, b := range d.take(4) {
-			n = n<<8 | int64(b)
-		}
-		if d.err == nil && n > maxReply {
-			d.err = garbage("frame of %d bytes", n)
+		n := int64(binary.BigEndian.Uint32(d.take(4)))
+		if d.settle(); n > maxReply {
+			d.fail(garbage("frame of %d bytes", n))
 		}
 		d.left = n
 	}
@@ -380,7 +378,7 @@ func (c *Conn) beginHTTP() error {
 		}
 		c.answer = r
 		c.body.Reset(r.Body)
-		c.reply.r = c.body
+		c.reply.reset(c.body, maxReply)
 		return nil
 	}
 }

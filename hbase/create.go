@@ -11,6 +11,9 @@ import (
 )
 
 func (s *TableSpec) thrift() (*thrift2.TTableDescriptor, error) {
+	if err := CheckTableName(s.Name); err != nil {
+		return nil, err
+	}
 	if len(s.Families) == 0 {
 		return nil, errors.New("a table needs at least one family")
 	}

@@ -15,40 +15,69 @@ import (
 const maxReply = 512 << 20
 
 // decoder reads one message of either protocol. The first error sticks: what is read after it is zero, so only loops need
-// to look at err.
+// to look at err. After a message, settle leaves r where the message ends.
 type decoder struct {
 	r       *bufio.Reader
-	left    int64 // bytes of the message not read yet, or of the bound where the transport does not say
+	left    int64  // bytes of the message not taken from r, or of the bound where the transport does not say
+	ahead   []byte // buffered in r and part of the message; what is read is cut off its front
+	peeked  int    // what ahead was when it was peeked
 	compact bool
 	flag    bool // value of the boolean field read last, which compact keeps in the field's header
 	err     error
+}
+
+// reset starts a message of at most n bytes.
+func (d *decoder) reset(r *bufio.Reader, n int64) {
+	d.r, d.left, d.ahead, d.peeked, d.err = r, n, nil, 0, nil
 }
 
 func (d *decoder) fail(err error) {
 	if d.err == nil {
 		d.err = err
 	}
+	d.settle()
 }
+
+// settle takes from r what has been read. After an error nobody reads from r any more, and ahead may not be of it.
+func (d *decoder) settle() {
+	if d.err == nil {
+		n := d.peeked - len(d.ahead)
+		d.r.Discard(n)
+		d.left -= int64(n)
+	}
+	d.ahead, d.peeked = nil, 0
+}
+
+func (d *decoder) remaining() int64 { return d.left - int64(d.peeked-len(d.ahead)) }
 
 var zeros [16]byte
 
 // take is the next n <= 16 bytes, valid until the next read.
 func (d *decoder) take(n int) []byte {
-	if d.err != nil {
-		return zeros[:n]
+	if n > len(d.ahead) {
+		d.fill(n)
 	}
-	if int64(n) > d.left {
-		d.err = garbage("message ends within a value")
-		return zeros[:n]
-	}
-	p, err := d.r.Peek(n)
-	if err != nil {
-		d.err = noEOF(err)
-		return zeros[:n]
-	}
-	d.r.Discard(n)
-	d.left -= int64(n)
+	p := d.ahead[:n]
+	d.ahead = d.ahead[n:]
 	return p
+}
+
+// fill makes ahead at least n bytes; zeros, after an error.
+func (d *decoder) fill(n int) {
+	d.settle()
+	if d.err == nil && int64(n) > d.left {
+		d.err = garbage("message ends within a value")
+	}
+	if d.err == nil {
+		_, err := d.r.Peek(n)
+		d.err = noEOF(err)
+	}
+	if d.err != nil {
+		d.ahead, d.peeked = zeros[:n], n
+		return
+	}
+	d.ahead, _ = d.r.Peek(int(min(int64(d.r.Buffered()), d.left)))
+	d.peeked = len(d.ahead)
 }
 
 func noEOF(err error) error {
@@ -100,8 +129,8 @@ func (d *decoder) size() int {
 	} else {
 		n = int64(int32(binary.BigEndian.Uint32(d.take(4))))
 	}
-	if n < 0 || n > d.left {
-		d.fail(garbage("length %d in a message with %d bytes left", n, d.left))
+	if left := d.remaining(); n < 0 || n > left {
+		d.fail(garbage("length %d in a message with %d bytes left", n, left))
 		return 0
 	}
 	return int(n)
@@ -111,6 +140,12 @@ func (d *decoder) size() int {
 func (d *decoder) bytes(dst []byte) []byte { return d.raw(dst, d.size()) }
 
 func (d *decoder) raw(dst []byte, n int) []byte {
+	if n <= len(d.ahead) {
+		dst = append(dst, d.ahead[:n]...)
+		d.ahead = d.ahead[n:]
+		return dst
+	}
+	d.settle()
 	const step = 64 << 10
 	for n > 0 && d.err == nil {
 		m := min(n, step)
@@ -127,6 +162,7 @@ func (d *decoder) raw(dst []byte, n int) []byte {
 }
 
 func (d *decoder) discard(n int) {
+	d.settle()
 	if d.err != nil {
 		return
 	}

@@ -43,7 +43,7 @@ var ErrUnknownMethod = errors.New("the gateway does not know this method (HBase 
 // Error is an error of one call to one gateway.
 type Error struct {
 	Kind    Kind
-	Op      string // what was done: "put 500 rows to t"; "" for a call that has no name here
+	Op      string // what was done: "put 500 rows to t"; "" where the caller names it
 	Gateway string // host:port
 	Table   string
 	Rows    int
@@ -52,27 +52,21 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	op, way := e.Op, " via "
-	switch op {
-	case "":
-		op = "call"
-	case opConnect:
-		way = " to "
+	reason := Reason(e.Err)
+	switch {
+	case e.Gateway == "":
+		return e.Op + ": " + reason
+	case e.Op == "":
+		return "gateway " + e.Gateway + ": " + reason
+	case e.Op == opConnect:
+		return "connect to " + e.Gateway + ": " + reason
 	}
-	if e.Gateway == "" {
-		return op + ": " + Reason(e.Err)
-	}
-	return op + way + e.Gateway + ": " + Reason(e.Err)
+	return e.Op + " via " + e.Gateway + ": " + reason
 }
 
 const opConnect = "connect"
 
 func (e *Error) Unwrap() error { return e.Err }
-
-// Is lets errors.Is find ErrUnknownMethod.
-func (e *Error) Is(target error) bool {
-	return target == ErrUnknownMethod && isUnknownMethod(e.Err)
-}
 
 func isUnknownMethod(err error) bool {
 	a, ok := errors.AsType[thrift.TApplicationException](err)

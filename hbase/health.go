@@ -178,6 +178,9 @@ func (p *Pool) costLocked(g *gateway, now time.Time) float64 {
 	if unit == 0 {
 		return float64(g.busy + 1)
 	}
+	if g.est.unit == 0 {
+		unit /= 2 // so that it is tried
+	}
 	if quiet, c := g.quiet(now); c != nil {
 		unit = max(unit, quiet.Seconds()/c.units)
 	} else if g.est.unit > 0 {

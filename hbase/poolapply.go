@@ -397,7 +397,10 @@ func (a *apply) absent(pc *piece) ([]int, error) {
 	for k, i := range rows {
 		if !found[k] {
 			absent = append(absent, i)
+			continue
 		}
+		// It was accepted, though nobody said so: it can be a witness.
+		a.p.remember(a.t, pc.b, i, ans.at)
 	}
 	return absent, nil
 }

@@ -171,7 +171,6 @@ func (p *Pool) resume(t *table) {
 
 // ack notes that row i of b was acknowledged, with the rest of what was sent. i is -1 when it was no put.
 func (p *Pool) ack(t *table, a answer, b *Batch, i int) {
-	var k *known
 	t.mu.Lock()
 	t.acks[a.g.addr] = max(t.acks[a.g.addr], a.seq)
 	t.lastAck = max(t.lastAck, a.seq)
@@ -180,23 +179,35 @@ func (p *Pool) ack(t *table, a answer, b *Batch, i int) {
 	if resumed {
 		t.resumeLocked()
 	}
-	// A row with deletes is not remembered, nor one beside deletes: a put must not come back after them.
-	if i >= 0 && !b.HasDeletes() && (t.row == nil || a.at.Sub(t.rowAt) > rememberFor && b.RowBytes(i) <= rememberBytes) {
-		own := new(Batch)
-		own.AppendRow(b, i)
-		k = &known{t.name, own}
-		t.row, t.rowAt = k, a.at
-	}
 	t.mu.Unlock()
-	if k != nil {
-		p.mu.Lock()
-		p.lastRow = k
-		p.mu.Unlock()
+	if i >= 0 {
+		p.remember(t, b, i, a.at)
 	}
 	if resumed {
 		p.log.Info("table goes on", "table", t.name)
 		p.announce(t.name)
 	}
+}
+
+// remember copies a row that was accepted, unless another was remembered lately. A row with deletes, or beside some, is left: its put
+// must not come back after them.
+func (p *Pool) remember(t *table, b *Batch, i int, now time.Time) {
+	if b.HasDeletes() {
+		return
+	}
+	t.mu.Lock()
+	if t.row != nil && (now.Sub(t.rowAt) < rememberFor || b.RowBytes(i) > rememberBytes) {
+		t.mu.Unlock()
+		return
+	}
+	own := new(Batch)
+	own.AppendRow(b, i)
+	k := &known{t.name, own}
+	t.row, t.rowAt = k, now
+	t.mu.Unlock()
+	p.mu.Lock()
+	p.lastRow = k
+	p.mu.Unlock()
 }
 
 // ackedVia tells whether a row of the table was acknowledged through the gateway after an answer.

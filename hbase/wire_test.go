@@ -436,7 +436,7 @@ func BenchmarkPage(b *testing.B) {
 			for b.Loop() {
 				r.Reset(reply)
 				d.r.Reset(r)
-				d.left, d.err = maxReply, nil
+				d.reset(d.r, maxReply)
 				if tr.Framed {
 					d.take(4)
 				}

@@ -37,7 +37,7 @@ const (
 // oldBinary is the binary subtype whose payload has a length of its own.
 const oldBinary = 2
 
-// maxDepth bounds the nesting of documents and arrays; MongoDB's own bound is 180 by default and 250 at most.
+// maxDepth bounds the nesting of documents and arrays. MongoDB's own bound is 200, or up to 250 when it is configured so.
 const maxDepth = 250
 
 // fixedSize has, by type, the value's size in bytes where it is the same for all values and any bytes will do; -1 elsewhere.

@@ -27,7 +27,7 @@ type Mapping struct {
 	family       []byte
 	enc          encoding // with allFields
 	columns      []column
-	document     *column // of the whole document; nil is none
+	document     *target // of the whole document; nil is none
 	documentName string  // its family:qualifier
 
 	skipEmpty bool
@@ -50,16 +50,21 @@ type ref struct {
 
 // column is where a value goes. path is what comes after the top-level field.
 type column struct {
-	hbase.Column
-	size int    // hbase.CellBytes without key and value
+	target
 	from string // as the Spec has it, for reasons
 	path []step
 	enc  encoding
 	top  string // the top-level field
 }
 
-func newColumn(family, qualifier []byte) column {
-	return column{
+// target is one column of HBase.
+type target struct {
+	hbase.Column
+	size int // hbase.CellBytes without key and value
+}
+
+func newTarget(family, qualifier []byte) target {
+	return target{
 		Column: hbase.NewColumn(family, qualifier),
 		size:   hbase.CellBytes(0, len(family), len(qualifier), 0),
 	}
@@ -91,7 +96,7 @@ func Compile(s Spec) (*Mapping, error) {
 	targets := map[string]string{} // family:qualifier, and what goes there
 	if s.Document != "" {
 		family, qualifier := c.target("document", s.Document, s.Family)
-		col := newColumn([]byte(family), []byte(qualifier))
+		col := newTarget([]byte(family), []byte(qualifier))
 		m.document, m.documentName = &col, family+":"+qualifier
 		targets[family+":"+qualifier] = "document"
 	}
@@ -244,9 +249,7 @@ func (c *compiler) columns(s Spec, targets map[string]string) {
 		if why != "" {
 			continue
 		}
-		col := newColumn([]byte(family), []byte(qualifier))
-		col.from, col.top, col.path, col.enc = sc.From, path[0].name, path[1:], enc
-		m.columns = append(m.columns, col)
+		m.columns = append(m.columns, column{newTarget([]byte(family), []byte(qualifier)), sc.From, path[1:], enc, path[0].name})
 	}
 }
 

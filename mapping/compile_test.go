@@ -49,6 +49,7 @@ func TestFaults(t *testing.T) {
 		{mapping.Spec{Family: "d", Key: "sortBy(_id, #)[0]"}, "key", noFunction("sortBy")},
 		{mapping.Spec{Family: "d", Key: "keys(_id)[0]"}, "key", noFunction("keys")},
 		{mapping.Spec{Family: "d", Key: "salt(_id, 300)"}, "key", "salt takes 2 to 256, not 300"},
+		{mapping.Spec{Family: "d", Key: "salt(_id, -3)"}, "key", "salt takes 2 to 256, not -3"},
 		{mapping.Spec{Family: "d", Key: "hash(_id, 17)"}, "key", "hash takes 1 to 16, not 17"},
 		{mapping.Spec{Family: "d", Key: "salt(_id)"}, "key", "not enough arguments to call salt (column 1)"},
 		{mapping.Spec{Family: "d", Key: `pad(_id, "3")`}, "key", "cannot use string as argument (type int) to call pad  (column 10)"},

@@ -34,14 +34,16 @@ var encodings = []struct {
 	bytes, bson, json string
 }{
 	{"double", 1.5, "3ff8000000000000", "01 000000000000f83f", `{"$numberDouble":"1.5"}`},
-	{"double", -0.0 * -1, "0000000000000000", "01 0000000000000000", `{"$numberDouble":"0.0"}`},
+	{"double", 0.0, "0000000000000000", "01 0000000000000000", `{"$numberDouble":"0.0"}`},
 	{"double", math.Copysign(0, -1), "8000000000000000", "01 0000000000000080", `{"$numberDouble":"-0.0"}`},
 	{"double", math.Inf(-1), "fff0000000000000", "01 000000000000f0ff", `{"$numberDouble":"-Infinity"}`},
 	{"double", 1e300, "7e37e43c8800759c", "01 9c7500883ce4377e", `{"$numberDouble":"1E+300"}`},
 	{"string", "héy\n", "68c3a9790a", "02 06000000 68c3a9790a 00", `"héy\n"`},
 	{"string", "", "", "02 01000000 00", `""`},
 	{
-		"document", bson.D{{Key: "a", Value: int32(1)}, {Key: "b", Value: nil}}, `={"a":{"$numberInt":"1"},"b":null}`,
+		"document",
+		bson.D{{Key: "a", Value: int32(1)}, {Key: "b", Value: nil}},
+		`={"a":{"$numberInt":"1"},"b":null}`,
 		"03 0f000000 10 6100 01000000 0a 6200 00", `{"a":{"$numberInt":"1"},"b":null}`,
 	},
 	{"document", bson.D{}, `={}`, "03 05000000 00", `{}`},
@@ -63,7 +65,9 @@ var encodings = []struct {
 	{"code", bson.JavaScript("f()"), `={"$code":"f()"}`, "0d 04000000 66282900", `{"$code":"f()"}`},
 	{"symbol", bson.Symbol("s"), `={"$symbol":"s"}`, "0e 02000000 7300", `{"$symbol":"s"}`},
 	{
-		"codeWithScope", bson.CodeWithScope{Code: "f()", Scope: bson.D{{Key: "x", Value: true}}}, `={"$code":"f()","$scope":{"x":true}}`,
+		"codeWithScope",
+		bson.CodeWithScope{Code: "f()", Scope: bson.D{{Key: "x", Value: true}}},
+		`={"$code":"f()","$scope":{"x":true}}`,
 		"0f 15000000 04000000 66282900 09000000 08 7800 01 00", `{"$code":"f()","$scope":{"x":true}}`,
 	},
 	{"int32", int32(-2), "fffffffe", "10 feffffff", `{"$numberInt":"-2"}`},

@@ -239,9 +239,15 @@ func (f *function) checkConstants(args []ast.Node) string {
 	if f.most == 0 || len(args) < 2 {
 		return ""
 	}
-	n, ok := args[1].(*ast.IntegerNode)
-	if ok && (n.Value < f.least || n.Value > f.most) {
-		return fmt.Sprintf("%s takes %d to %d, not %d", f.name, f.least, f.most, n.Value)
+	switch n := args[1].(type) {
+	case *ast.IntegerNode:
+		if n.Value < f.least || n.Value > f.most {
+			return fmt.Sprintf("%s takes %d to %d, not %d", f.name, f.least, f.most, n.Value)
+		}
+	case *ast.UnaryNode:
+		if n.Operator == "-" {
+			return fmt.Sprintf("%s takes %d to %d, not %s", f.name, f.least, f.most, n)
+		}
 	}
 	return ""
 }

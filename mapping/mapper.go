@@ -44,7 +44,7 @@ type slot struct {
 	wanted  bool   // a value of that name is used
 	clash   bool   // its column is the document's
 	seen    uint64 // the last document that had it
-	column  column // of all fields
+	column  target // of all fields
 	columns []int32
 	refs    []int32
 }
@@ -157,7 +157,7 @@ func (p *Mapper) scan(raw []byte) string {
 		at++
 		i := p.slots[prev].next
 		name := p.slots[i].name
-		if i == 0 || len(raw)-at < len(name) || string(raw[at:at+len(name)]) != string(name) {
+		if i == 0 || end-at < len(name) || string(raw[at:at+len(name)]) != string(name) {
 			n := bytes.IndexByte(raw[at:end], 0)
 			if n < 0 {
 				return corrupt(at, nil, "field name has no terminator")
@@ -204,7 +204,7 @@ func (p *Mapper) slotFor(name []byte) int32 {
 	m := p.m
 	if m.allFields {
 		s.wanted = true
-		s.column = newColumn(m.family, bare)
+		s.column = newTarget(m.family, bare)
 		s.clash = m.document != nil && m.documentName == string(m.family)+":"+string(bare)
 	}
 	for i := range m.columns {
@@ -341,7 +341,7 @@ func (p *Mapper) cells(raw []byte, b *hbase.Batch, ts int64) (n int, why string)
 					continue
 				}
 			}
-			put, why := p.put(b, col, col.enc, ts, typ, v)
+			put, why := p.put(b, &col.target, col.enc, ts, typ, v)
 			if why != "" {
 				return 0, fmt.Sprintf("field %q: %s", col.from, why)
 			}
@@ -359,7 +359,7 @@ func (p *Mapper) cells(raw []byte, b *hbase.Batch, ts int64) (n int, why string)
 }
 
 // put appends a value's cell and returns 1, or 0 where the encoding has no cell for it.
-func (p *Mapper) put(b *hbase.Batch, c *column, enc encoding, ts int64, typ byte, v []byte) (n int, why string) {
+func (p *Mapper) put(b *hbase.Batch, c *target, enc encoding, ts int64, typ byte, v []byte) (n int, why string) {
 	room := hbase.MaxCellBytes - c.size - len(p.key) // for the value
 	switch enc {
 	case encBSON:

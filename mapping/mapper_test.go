@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -339,11 +340,17 @@ func TestCorrupt(t *testing.T) {
 		{"long code with scope", value("\x0f", "\x20\x00\x00\x00"), at + `18 in field "v": code with scope length 32 is not 4 to 4`},
 		{"code with scope and more", value("\x0f", "\x0f\x00\x00\x00\x01\x00\x00\x00\x00\x05\x00\x00\x00\x00a"), at + `18 in field "v": code with scope length 15, but its parts have 14 bytes`},
 		{"code with a broken scope", value("\x0f", "\x0e\x00\x00\x00\x01\x00\x00\x00\x00\x04\x00\x00\x00\x00"), at + `27 in field "v": document length 4 is not 5 to 5`},
+		{"open empty name", value("\x0a", "\x0a"), at + `19: field name has no terminator`},
 		{"open name", value("\x05", "\x00\x00\x00\x00\x00\x0aabc"), at + `24: field name has no terminator`},
 	} {
-		m := compile(t, mapping.Spec{Family: "d"})
-		if _, o, why := mapOne(t, m.Mapper("c", planTime, ""), c.raw); o != jobs.Refused || why != c.want {
-			t.Errorf("%s: outcome %d, got  %s\nwant %s", c.name, o, why, c.want)
+		p := compile(t, mapping.Spec{Family: "d"}).Mapper("c", planTime, "")
+		for range 2 {
+			if _, o, why := mapOne(t, p, c.raw); o != jobs.Refused || why != c.want {
+				t.Errorf("%s: outcome %d, got  %s\nwant %s", c.name, o, why, c.want)
+			}
+			for _, d := range []bson.D{{{Key: "_id", Value: "k"}, {Key: "v", Value: 1}, {Key: "", Value: 1}}, {{Key: "_id", Value: "k"}, {Key: "s", Value: 1}, {Key: "d", Value: 1}}} {
+				mapOne(t, p, marshal(t, d)) // now it knows what comes after what
+			}
 		}
 	}
 }
@@ -401,6 +408,25 @@ func TestEndlessNames(t *testing.T) {
 			t.Fatalf("document %d: last column %q, want %q", i, got, want)
 		}
 	}
+}
+
+func TestMappersShareAMapping(t *testing.T) {
+	m := compile(t, mapping.Spec{Family: "d", Key: "salt(_id, 16)", Filter: "count >= 0 and not (name in ['x'])"})
+	raw := marshal(t, large(3))
+	want, _, _ := mapOne(t, m.Mapper("c", planTime, ""), raw)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			p := m.Mapper("c", planTime, "")
+			for range 50 {
+				if got, _, why := mapOne(t, p, raw); show(got) != show(want) {
+					t.Errorf("got %s %s, want %s", show(got), why, show(want))
+				}
+				m.KeyType(raw)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestNoAllocations(t *testing.T) {
@@ -585,6 +611,11 @@ func TestExpressions(t *testing.T) {
 		`tags[len(tags) - 2]`:               "=y",
 		`bin ?? s`:                          "dead",
 		`t and i == 7`:                      "ff",
+		`s | reverse() | hex()`:             "=636241",
+		`concat(pad(i, 4), "/", invert(when), _id)`:      "303030372f" + "7ffffe8e172fd3dc" + "507f1f77bcf86cd799439011",
+		`concat(place.city, "\x00", hex(_id))`:           "=Kiel\x00507f1f77bcf86cd799439011",
+		`be(date("2020-05-06T09:08:09.123+02:00")) ?? s`: "00000171e8d02c23",
+		`items[1].price * 2`:                             "0000000000000064",
 	}
 	for expr, want := range keys {
 		p := compile(t, mapping.Spec{Family: "d", Key: expr}).Mapper("c", planTime, "")
@@ -643,15 +674,17 @@ func TestExpressions(t *testing.T) {
 		`count(items, .price > 1) == 2`: jobs.Mapped,
 		`len(tags) == 3`:                jobs.Mapped,
 		`ts == ts`:                      jobs.Mapped,
-		`f > 2 and f < 3`:               jobs.Mapped,
-		`i > "5"`:                       jobs.Refused,
-		`when > "2020-01-01"`:           jobs.Refused,
-		`_id > "short"`:                 jobs.Refused,
-		`s`:                             jobs.Refused,
-		`s and t`:                       jobs.Refused,
-		`tags[7] == nil`:                jobs.Mapped,
-		`tags[i] == nil`:                jobs.Refused,
-		`hex(missing) == "x"`:           jobs.Refused,
+		`when >= date("2020-01-01") and not (s in ["draft", "deleted"])`: jobs.Mapped,
+		`i > 5 and "x" in tags`: jobs.Mapped,
+		`f > 2 and f < 3`:       jobs.Mapped,
+		`i > "5"`:               jobs.Refused,
+		`when > "2020-01-01"`:   jobs.Refused,
+		`_id > "short"`:         jobs.Refused,
+		`s`:                     jobs.Refused,
+		`s and t`:               jobs.Refused,
+		`tags[7] == nil`:        jobs.Mapped,
+		`tags[i] == nil`:        jobs.Refused,
+		`hex(missing) == "x"`:   jobs.Refused,
 	}
 	for expr, want := range filters {
 		p := compile(t, mapping.Spec{Document: "d:doc", Filter: expr}).Mapper("c", planTime, "")

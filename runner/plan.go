@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -181,9 +182,25 @@ func sample(ctx context.Context, j jobs.Job, l jobs.Layout, c jobs.Collection, t
 	}
 	if len(order) == 1 {
 		s.KeyType = order[0]
+		return s, nil
+	}
+	if s.Documents == 0 || len(s.Keys) > 0 {
+		return s, nil
+	}
+	// The sample gave no key: all of it is filtered, say. The first document that has one decides.
+	err = j.Source.Sample(ctx, l, c, math.MaxInt, func(raw []byte) error {
+		if s.KeyType = j.Mapping.KeyType(raw); s.KeyType != "" {
+			return errFound
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errFound) {
+		return s, err
 	}
 	return s, nil
 }
+
+var errFound = errors.New("found")
 
 // splits cuts sampled keys into regions of like size. Fewer come back when the sample has too few distinct keys.
 func splits(keys [][]byte, regions int) [][]byte {

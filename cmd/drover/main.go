@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/pprof"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +32,29 @@ func main() {
 		fmt.Fprintln(os.Stderr, "drover:", err)
 		os.Exit(runner.ExitUsage)
 	}
-	os.Exit(execute())
+	stop := profile(os.Getenv("DROVER_CPUPROFILE"))
+	code := execute()
+	stop()
+	os.Exit(code)
+}
+
+// profile writes a CPU profile of the process to a file, for the bench.
+func profile(path string) (stop func()) {
+	if path == "" {
+		return func() {}
+	}
+	f, err := os.Create(path)
+	if err == nil {
+		err = pprof.StartCPUProfile(f)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "drover: profile:", err)
+		return func() {}
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}
 }
 
 func execute() int {

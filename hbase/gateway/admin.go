@@ -101,14 +101,11 @@ func (h *handler) TableExists(_ context.Context, name *thrift2.TTableName) (bool
 }
 
 func (h *handler) GetTableNamesByPattern(_ context.Context, pattern string, system bool) ([]*thrift2.TTableName, error) {
-	match := func(string) bool { return true }
-	if pattern != "" {
-		re, err := regexp.Compile("^(?:" + pattern + ")$")
-		if err != nil {
-			return nil, internalError{err.Error()}
-		}
-		match = re.MatchString
+	re, err := regexp.Compile("^(?:" + pattern + ")$")
+	if err != nil {
+		return nil, internalError{err.Error()}
 	}
+	match := re.MatchString
 	names := []*thrift2.TTableName{}
 	for _, name := range h.s.store.tableNames() {
 		if match(name) {
@@ -141,6 +138,9 @@ func (h *handler) CreateTable(_ context.Context, desc *thrift2.TTableDescriptor,
 			return internalError{"All split keys must be unique, found duplicate: " + string(k)}
 		}
 	}
+	if len(desc.Columns) == 0 {
+		return internalError{"no column families"}
+	}
 	full, err := complete(desc)
 	if err != nil {
 		return err
@@ -153,13 +153,10 @@ func (h *handler) CreateTable(_ context.Context, desc *thrift2.TTableDescriptor,
 	defer s.mu.Unlock()
 	ns := string(tableName(name).Ns)
 	if _, ok := s.namespaces[ns]; !ok {
-		return ioError(false, "org.apache.hadoop.hbase.NamespaceNotFoundException: %s", ns)
+		return refused("NamespaceNotFoundException", "%s", ns)
 	}
 	if s.tables[name] != nil {
-		return ioError(false, "%s", name)
-	}
-	if len(full.Columns) == 0 {
-		return ioError(false, "org.apache.hadoop.hbase.DoNotRetryIOException: Table should have at least one column family.")
+		return refused("TableExistsException", "%s", name)
 	}
 	if h.s.faults.rules.Load().noSplits && len(splits) > 0 {
 		h.s.faults.wrongSplits.Add(1)
@@ -187,7 +184,7 @@ func (h *handler) change(n *thrift2.TTableName, edit func(t *table) error) error
 	defer s.mu.Unlock()
 	old := s.tables[name]
 	if old == nil {
-		return tableNotFound(name)
+		return noTable(name)
 	}
 	t := *old
 	if err := edit(&t); err != nil {
@@ -196,9 +193,8 @@ func (h *handler) change(n *thrift2.TTableName, edit func(t *table) error) error
 	return saving(name, s.saveLocked(newTable(name, t.number, t.splits, t.disabled, t.desc)))
 }
 
-func notDisabled(name string) error {
-	return ioError(false, "org.apache.hadoop.hbase.TableNotDisabledException: Not DISABLED; tableName=%s, state=ENABLED", name)
-}
+// noTable is the master's error; the client's own is tableNotFound.
+func noTable(name string) error { return refused("TableNotFoundException", "%s", name) }
 
 func (h *handler) DeleteTable(_ context.Context, n *thrift2.TTableName) error {
 	name := fullName(n)
@@ -207,10 +203,10 @@ func (h *handler) DeleteTable(_ context.Context, n *thrift2.TTableName) error {
 	defer s.mu.Unlock()
 	t := s.tables[name]
 	if t == nil {
-		return tableNotFound(name)
+		return noTable(name)
 	}
 	if !t.disabled {
-		return notDisabled(name)
+		return refused("TableNotDisabledException", "Not DISABLED; tableName=%s, state=ENABLED", name)
 	}
 	return saving(name, s.dropLocked(t))
 }
@@ -218,7 +214,7 @@ func (h *handler) DeleteTable(_ context.Context, n *thrift2.TTableName) error {
 func (h *handler) TruncateTable(_ context.Context, n *thrift2.TTableName, preserveSplits bool) error {
 	return h.change(n, func(t *table) error {
 		if !t.disabled {
-			return notDisabled(t.name)
+			return refused("TableNotDisabledException", "%s", t.name)
 		}
 		h.s.store.number++
 		t.number, t.disabled = h.s.store.number, false
@@ -232,7 +228,7 @@ func (h *handler) TruncateTable(_ context.Context, n *thrift2.TTableName, preser
 func (h *handler) EnableTable(_ context.Context, n *thrift2.TTableName) error {
 	return h.change(n, func(t *table) error {
 		if !t.disabled {
-			return ioError(false, "org.apache.hadoop.hbase.TableNotDisabledException: tableName=%s, state=ENABLED", t.name)
+			return ioError(false, "tableName=%s, state=ENABLED", t.name)
 		}
 		t.disabled = false
 		return nil
@@ -242,7 +238,7 @@ func (h *handler) EnableTable(_ context.Context, n *thrift2.TTableName) error {
 func (h *handler) DisableTable(_ context.Context, n *thrift2.TTableName) error {
 	return h.change(n, func(t *table) error {
 		if t.disabled {
-			return ioError(false, "org.apache.hadoop.hbase.TableNotEnabledException: tableName=%s, state=DISABLED", t.name)
+			return refused("TableNotEnabledException", "%s", t.name)
 		}
 		t.disabled = true
 		return nil
@@ -294,9 +290,9 @@ func (h *handler) column(n *thrift2.TTableName, c *thrift2.TColumnFamilyDescript
 		i := slices.IndexFunc(desc.Columns, func(x *thrift2.TColumnFamilyDescriptor) bool { return bytes.Equal(x.Name, col.Name) })
 		switch {
 		case modify && i < 0:
-			return ioError(false, "org.apache.hadoop.hbase.InvalidFamilyOperationException: Family '%s' does not exist, so it cannot be modified", col.Name)
+			return refused("InvalidFamilyOperationException", "Family '%s' does not exist, so it cannot be modified", col.Name)
 		case !modify && i >= 0:
-			return ioError(false, "org.apache.hadoop.hbase.InvalidFamilyOperationException: Family '%s' in table '%s' already exists so cannot be added", col.Name, t.name)
+			return refused("InvalidFamilyOperationException", "Column family '%s' in table '%s' already exists so cannot be added", col.Name, t.name)
 		case modify:
 			desc.Columns[i] = col
 		default:
@@ -363,10 +359,15 @@ func completeFamily(c *thrift2.TColumnFamilyDescriptor) (*thrift2.TColumnFamilyD
 		return nil, internalError{"Maximum versions must be positive"}
 	}
 	if *f.TimeToLive <= 0 {
-		return nil, ioError(false, "org.apache.hadoop.hbase.DoNotRetryIOException: TTL for column family %s must be positive.", f.Name)
+		return nil, refused("DoNotRetryIOException", "TTL for column family %s must be positive."+sane, f.Name)
+	}
+	if *f.MinVersions >= *f.MaxVersions {
+		return nil, refused("DoNotRetryIOException", "Min versions for column family %s must be less than the Max versions."+sane, f.Name)
 	}
 	return &f, nil
 }
+
+const sane = " Set hbase.table.sanity.checks to false at conf or table descriptor if you want to bypass sanity checks"
 
 func set[T any](field **T, value T) {
 	if *field == nil {
@@ -376,13 +377,14 @@ func set[T any](field **T, value T) {
 
 func (h *handler) CreateNamespace(_ context.Context, d *thrift2.TNamespaceDescriptor) error {
 	if !goodNamespace.MatchString(d.Name) {
-		return internalError{"Illegal namespace " + d.Name}
+		return ioError(true, "Failed after attempts=1, exceptions:\n%s", remote("client.RpcRetryingCaller",
+			"Illegal character in namespace. Namespaces may only contain 'alphanumeric characters' from any language and digits: %s", d.Name))
 	}
 	s := h.s.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.namespaces[d.Name]; ok {
-		return ioError(false, "org.apache.hadoop.hbase.NamespaceExistException: %s", d.Name)
+		return refused("NamespaceExistException", "Namespace %s already exists", d.Name)
 	}
 	conf, err := json.Marshal(d.Configuration)
 	if err == nil {
@@ -400,14 +402,14 @@ func (h *handler) DeleteNamespace(_ context.Context, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.namespaces[name]; !ok {
-		return ioError(false, "org.apache.hadoop.hbase.NamespaceNotFoundException: %s", name)
+		return refused("NamespaceNotFoundException", "%s", name)
 	}
 	if name == "default" || name == "hbase" {
-		return ioError(false, "org.apache.hadoop.hbase.constraint.ConstraintException: Reserved namespace %s cannot be removed.", name)
+		return refused("constraint.ConstraintException", "Reserved namespace %s cannot be removed.", name)
 	}
 	for t := range s.tables {
 		if strings.HasPrefix(t, name+":") {
-			return ioError(false, "org.apache.hadoop.hbase.constraint.ConstraintException: Only empty namespaces can be removed. Namespace %s has tables", name)
+			return refused("constraint.ConstraintException", "Only empty namespaces can be removed. Namespace %s has tables", name)
 		}
 	}
 	if err := s.db.Delete(append([]byte{keyNamespace}, name...), pebble.Sync); err != nil {
@@ -423,7 +425,7 @@ func (h *handler) GetNamespaceDescriptor(_ context.Context, name string) (*thrif
 	defer s.mu.RUnlock()
 	conf, ok := s.namespaces[name]
 	if !ok {
-		return nil, ioError(false, "org.apache.hadoop.hbase.NamespaceNotFoundException: %s", name)
+		return nil, refused("NamespaceNotFoundException", "%s", name)
 	}
 	return &thrift2.TNamespaceDescriptor{Name: name, Configuration: maps.Clone(conf)}, nil
 }

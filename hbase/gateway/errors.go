@@ -72,13 +72,24 @@ func plural(n int) string {
 	return "s"
 }
 
+// remote is an exception that the master or a region server threw: its class in front, its stack behind, as they arrive.
+func remote(class, format string, args ...any) string {
+	return "org.apache.hadoop.hbase." + class + ": " + fmt.Sprintf(format, args...) +
+		"\n\tat org.apache.hadoop.hbase.ipc.RpcServer.call(RpcServer.java)\n\tat drover.EmbeddedGateway"
+}
+
+// refused is the error of a call that the master or a region server refused for good.
+func refused(class, format string, args ...any) error {
+	return ioError(false, "%s", remote(class, format, args...))
+}
+
 func tableNotFound(name string) error { return ioError(false, "%s", name) }
 
 func tableNotEnabled(name string) error { return ioError(false, "%s is disabled.", name) }
 
 // noFamily is the text of the region server for one row.
 func (t *table) noFamily(family, row []byte) string {
-	return fmt.Sprintf("org.apache.hadoop.hbase.regionserver.NoSuchColumnFamilyException: Column family %s does not exist in region %s in table %s",
+	return remote("regionserver.NoSuchColumnFamilyException", "Column family %s does not exist in region %s in table %s",
 		family, t.regionName(row), t.describe())
 }
 

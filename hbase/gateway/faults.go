@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -253,7 +252,7 @@ func (f *Faults) access(table, action string) error {
 }
 
 func deniedText(table, action string) string {
-	return fmt.Sprintf("org.apache.hadoop.hbase.security.AccessDeniedException: Insufficient permissions (user=drover, scope=%s, action=%s)", table, action)
+	return remote("security.AccessDeniedException", "Insufficient permissions (user=drover, scope=%s, action=%s)", table, action)
 }
 
 // refuse marks the rows of a call that faults refuse with the reason.
@@ -282,7 +281,7 @@ func (f *Faults) refuse(w *wire, p *putCall, t *table) {
 				break
 			}
 			busy = true
-			p.rows[i].reason = fmt.Sprintf("org.apache.hadoop.hbase.RegionTooBusyException: Over memstore limit=512.0 M, regionName=%s, server=%s",
+			p.rows[i].reason = remote("RegionTooBusyException", "Over memstore limit=512.0 M, regionName=%s, server=%s",
 				t.regionName(key), serverName)
 		}
 	}
@@ -295,7 +294,7 @@ func (f *Faults) refuse(w *wire, p *putCall, t *table) {
 	for i := range p.rows {
 		if p.rows[i].reason == "" && r.match(w.at(p.rows[i].key)) {
 			f.rowsRefused.Add(1)
-			p.rows[i].reason = "org.apache.hadoop.hbase.DoNotRetryIOException: " + r.message
+			p.rows[i].reason = remote("DoNotRetryIOException", "%s", r.message)
 		}
 	}
 }

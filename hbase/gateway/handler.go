@@ -22,6 +22,7 @@ var _ thrift2.THBaseService = (*handler)(nil)
 type scanner struct {
 	mu sync.Mutex
 	scan
+	err error // what the region server says of it, which HBase's client only learns with the first rows
 }
 
 // open gives a table that rows can be read from or deleted in.
@@ -45,8 +46,8 @@ func reading(t *table, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*thrift2.TIOError](err); ok {
-		return err
+	if e, ok := errors.AsType[*thrift2.TIOError](err); ok {
+		return e // bare, as the generated code wants it
 	}
 	return ioError(true, "read %s: %v", t.name, err)
 }
@@ -69,7 +70,7 @@ func (h *handler) get(table []byte, g *thrift2.TGet) (*table, []cell, error) {
 	versions := 1
 	if g.IsSetMaxVersions() {
 		if versions = int(*g.MaxVersions); versions <= 0 {
-			return nil, nil, ioError(true, "maxVersions must be positive")
+			return nil, nil, ioError(true, "versions must be positive")
 		}
 	}
 	timeRange := g.TimeRange
@@ -90,6 +91,41 @@ func (h *handler) get(table []byte, g *thrift2.TGet) (*table, []cell, error) {
 	return t, cells, reading(t, err)
 }
 
+// batch fails a read of several rows as HBase's client does, in one sum, when the table cannot be read.
+func (h *handler) batch(table []byte, rows int) error {
+	name := plainName(table)
+	if err := h.s.faults.access(name, "READ"); err != nil {
+		return err
+	}
+	if t := h.s.store.table(table); t == nil || t.disabled {
+		return unusable(name, t, rows, false)
+	}
+	return nil
+}
+
+// gets reads several rows; a missing family is summed up.
+func (h *handler) gets(table []byte, gets []*thrift2.TGet, f func(i int, cells []cell)) error {
+	for _, g := range gets {
+		if err := checkKey(g.Row); err != nil {
+			return err
+		}
+	}
+	if err := h.batch(table, len(gets)); err != nil {
+		return err
+	}
+	var failed failures
+	for i, g := range gets {
+		_, cells, err := h.get(table, g)
+		if e, ok := errors.AsType[*thrift2.TIOError](err); ok && !e.GetCanRetry() {
+			failed.add(e.GetMessage())
+		} else if err != nil {
+			return err
+		}
+		f(i, cells)
+	}
+	return failed.err()
+}
+
 func (h *handler) Exists(_ context.Context, table []byte, g *thrift2.TGet) (bool, error) {
 	_, cells, err := h.get(table, g)
 	return len(cells) > 0, err
@@ -97,14 +133,8 @@ func (h *handler) Exists(_ context.Context, table []byte, g *thrift2.TGet) (bool
 
 func (h *handler) ExistsAll(_ context.Context, table []byte, gets []*thrift2.TGet) ([]bool, error) {
 	found := make([]bool, len(gets))
-	for i, g := range gets {
-		_, cells, err := h.get(table, g)
-		if err != nil {
-			return nil, err
-		}
-		found[i] = len(cells) > 0
-	}
-	return found, nil
+	err := h.gets(table, gets, func(i int, cells []cell) { found[i] = len(cells) > 0 })
+	return found, err
 }
 
 func (h *handler) Get(_ context.Context, table []byte, g *thrift2.TGet) (*thrift2.TResult_, error) {
@@ -115,16 +145,10 @@ func (h *handler) Get(_ context.Context, table []byte, g *thrift2.TGet) (*thrift
 	return result(g.Row, cells), nil
 }
 
-func (h *handler) GetMultiple(ctx context.Context, table []byte, gets []*thrift2.TGet) ([]*thrift2.TResult_, error) {
+func (h *handler) GetMultiple(_ context.Context, table []byte, gets []*thrift2.TGet) ([]*thrift2.TResult_, error) {
 	results := make([]*thrift2.TResult_, len(gets))
-	for i, g := range gets {
-		r, err := h.Get(ctx, table, g)
-		if err != nil {
-			return nil, err
-		}
-		results[i] = r
-	}
-	return results, nil
+	err := h.gets(table, gets, func(i int, cells []cell) { results[i] = result(gets[i].Row, cells) })
+	return results, err
 }
 
 // scan opens a scan as HBase does: start == stop is that row, start > stop is nothing.
@@ -181,15 +205,17 @@ func (h *handler) GetScannerResults(_ context.Context, table []byte, s *thrift2.
 }
 
 func (h *handler) OpenScanner(_ context.Context, table []byte, s *thrift2.TScan) (int32, error) {
-	c, err := h.scan(table, s)
-	if err != nil {
+	open := &scanner{}
+	if c, err := h.scan(table, s); err == nil {
+		open.scan = *c
+	} else if open.err = err; !errors.As(err, new(*thrift2.TIOError)) {
 		return 0, err
 	}
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
 	id := h.s.nextScan
 	h.s.nextScan++
-	h.s.scanners[id] = &scanner{scan: *c}
+	h.s.scanners[id] = open
 	return id, nil
 }
 
@@ -211,6 +237,9 @@ func (h *handler) GetScannerRows(_ context.Context, id, rows int32) ([]*thrift2.
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.err != nil {
+		return nil, c.err
+	}
 	if _, err := h.open([]byte(c.table.name), "READ"); err != nil {
 		return nil, err
 	}
@@ -218,10 +247,8 @@ func (h *handler) GetScannerRows(_ context.Context, id, rows int32) ([]*thrift2.
 	return results, reading(c.table, err)
 }
 
+// CloseScanner takes any id, as HBase does since a scanner may have expired.
 func (h *handler) CloseScanner(_ context.Context, id int32) error {
-	if _, err := h.scanner(id); err != nil {
-		return err
-	}
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
 	delete(h.s.scanners, id)
@@ -256,7 +283,7 @@ func (h *handler) DeleteMultiple(_ context.Context, table []byte, deletes []*thr
 		return nil, err
 	}
 	if t := h.s.store.table(table); t == nil || t.disabled {
-		return nil, unwritable(name, t, len(deletes), false)
+		return nil, unusable(name, t, len(deletes), false)
 	} else {
 		var f failures
 		if err := h.delete(t, deletes, &f); err != nil {
@@ -272,7 +299,11 @@ func (h *handler) delete(t *table, deletes []*thrift2.TDelete, failed *failures)
 		if err := checkKey(d.Row); err != nil {
 			return err
 		}
-		if d.GetTimestamp() < 0 {
+		negative := d.GetTimestamp() < 0
+		for _, c := range d.Columns {
+			negative = negative || c.GetTimestamp() < 0
+		}
+		if negative {
 			return internalError{"Timestamp cannot be negative"}
 		}
 	}
@@ -341,9 +372,7 @@ func (s *Store) tombstones(t *table, d *thrift2.TDelete, now int64) (cells []cel
 		ts := int64(math.MaxInt64)
 		if col.IsSetTimestamp() {
 			ts = *col.Timestamp
-		} else if d.IsSetTimestamp() {
-			ts = *d.Timestamp
-		}
+		} // the delete's own timestamp counts for whole rows only
 		c := cell{family: col.Family, qualifier: col.Qualifier, ts: at(ts)}
 		switch d.DeleteType {
 		case thrift2.TDeleteType_DELETE_COLUMN:

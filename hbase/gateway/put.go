@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -17,6 +18,7 @@ type putCall struct {
 	table span
 	rows  []putRow
 	cells []putCell
+	large bool // a cell is near the limit
 }
 
 type putRow struct {
@@ -38,7 +40,7 @@ type putCell struct {
 
 // decode reads the arguments of put (one row) or putMultiple.
 func (p *putCall) decode(w *wire, single bool) {
-	p.table, p.rows, p.cells = span{}, p.rows[:0], p.cells[:0]
+	p.table, p.rows, p.cells, p.large = span{}, p.rows[:0], p.cells[:0], false
 	var last int16
 	for {
 		t := w.field(&last)
@@ -113,6 +115,7 @@ func (p *putCall) cell(w *wire) {
 			c.qualifier = w.bytes()
 		case last == 3 && t == thrift.STRING:
 			c.value = w.bytes()
+			p.large = p.large || c.value.n > hbase.MaxCellBytes-4*hbase.MaxKeyBytes
 		case last == 4 && t == thrift.I64:
 			c.ts, c.hasTS = w.i64(), true
 		default:
@@ -137,12 +140,39 @@ func (p *putCall) check() error {
 			return internalError{"No columns to insert"}
 		}
 		for _, c := range p.cells[r.cell:r.end] {
-			if hbase.CellBytes(int(r.key.n), int(c.family.n), int(c.qualifier.n), int(c.value.n)) > hbase.MaxCellBytes {
+			if c.size(r)-4 > hbase.MaxCellBytes {
 				return internalError{"KeyValue size too large"}
 			}
 		}
 	}
 	return nil
+}
+
+// size is what the region server compares with its limit. HBase's client compares 4 bytes less.
+func (c *putCell) size(r *putRow) int {
+	return hbase.CellBytes(int(r.key.n), int(c.family.n), int(c.qualifier.n), int(c.value.n))
+}
+
+// checkSizes refuses the rows of a region when one of them has a cell over the region server's limit: all that go to a
+// region in one call are refused with it.
+func (p *putCall) checkSizes(w *wire, t *table) {
+	for i := range p.rows {
+		r := &p.rows[i]
+		for j := r.cell; j < r.end; j++ {
+			c := &p.cells[j]
+			if c.size(r) <= hbase.MaxCellBytes {
+				continue
+			}
+			region, _ := t.region(w.at(r.key))
+			reason := remote("DoNotRetryIOException", "Cell[%s/%s:%s/%d/Put/vlen=%d/seqid=0] with size %d exceeds limit of %d bytes",
+				w.at(r.key), w.at(c.family), w.at(c.qualifier), c.ts, c.value.n, c.size(r), hbase.MaxCellBytes)
+			for k := range p.rows {
+				if start, _ := t.region(w.at(p.rows[k].key)); p.rows[k].reason == "" && bytes.Equal(start, region) {
+					p.rows[k].reason = reason
+				}
+			}
+		}
+	}
 }
 
 // put applies a put or putMultiple that w holds.
@@ -165,9 +195,12 @@ func (s *Server) put(w *wire, p *putCall, single bool) error {
 	}
 	t := s.store.tables[name]
 	if t == nil || t.disabled {
-		return unwritable(name, t, len(p.rows), single)
+		return unusable(name, t, len(p.rows), single)
 	}
 	s.faults.refuse(w, p, t)
+	if p.large {
+		p.checkSizes(w, t)
+	}
 
 	now := time.Now().UnixMilli()
 	batch := s.store.db.NewBatchWithSize(w.pos + w.pos/4)
@@ -240,21 +273,22 @@ func (s *Store) commit(b *pebble.Batch, durable bool) error {
 	return b.Commit(pebble.NoSync)
 }
 
-// unwritable is the error for writes to a table that is missing (t is nil) or disabled.
-func unwritable(name string, t *table, rows int, single bool) error {
+// unusable is the error for a call on a table that is missing (t is nil) or disabled. Batches do not name a disabled table:
+// the gateway knows where its regions were, asks there, and sums up what it hears.
+func unusable(name string, t *table, rows int, single bool) error {
 	if single {
 		if t == nil {
 			return tableNotFound(name)
 		}
 		return tableNotEnabled(name)
 	}
-	f := failures{servers: "null"}
+	var f failures
+	reason := "NotServingRegionException"
+	if t == nil {
+		reason, f.servers = name, "null"
+	}
 	for range rows {
-		if t == nil {
-			f.add(name)
-		} else {
-			f.add(name + " is disabled.")
-		}
+		f.add(reason)
 	}
 	return f.err()
 }

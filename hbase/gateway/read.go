@@ -109,6 +109,10 @@ func (q *query) pick(t *table, stored []byte, now int64) ([]cell, error) {
 		} else if !q.raw && m.hides(c.ts) {
 			continue
 		}
+		if c.ts < 0 && !q.raw && m.versions < min(q.versions, m.info.versions) && q.wants(c) {
+			// HBase takes such cells, and its region servers stumble over them in every scan that comes to them.
+			return nil, ioError(false, "Failed after retry of OutOfOrderScannerNextException: was there a rpc timeout?")
+		}
 		if c.ts < m.from || c.ts >= m.to && m.to != math.MaxInt64 || !q.wants(c) {
 			continue
 		}
@@ -178,7 +182,7 @@ func newQuery(t *table, columns []*thrift2.TColumn, versions int, timeRange *thr
 	}
 	for _, c := range columns {
 		if c.IsSetQualifier() && q.raw {
-			return nil, ioError(false, "org.apache.hadoop.hbase.DoNotRetryIOException: Cannot specify any column for a raw scan")
+			return nil, refused("DoNotRetryIOException", "Cannot specify any column for a raw scan")
 		}
 		if whole[string(c.Family)] {
 			if c.IsSetQualifier() {

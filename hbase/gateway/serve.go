@@ -117,7 +117,11 @@ func (e *session) call() (wrote bool, err error) {
 		if errors.Is(err, errClosed) {
 			return false, err
 		}
-		return err == nil, replyPut(ctx, out, name, seq, err)
+		if err == nil {
+			w.out = appendReply(w.out, w.compact, name, seq)
+			return true, nil
+		}
+		return false, replyPut(ctx, out, name, seq, err)
 	default:
 		if err := e.s.faults.before(e.s.done); err != nil {
 			return false, err
@@ -144,14 +148,13 @@ func (e *session) protocol() thrift.TProtocol {
 	return thrift.NewTBinaryProtocolConf(&e.wire, nil)
 }
 
+// replyPut answers a put that was refused, or that was applied in part.
 func replyPut(ctx context.Context, out thrift.TProtocol, method string, seq int32, err error) error {
-	kind := thrift.TMessageType(thrift.REPLY)
-	var body thrift.TStruct = &thrift2.THBaseServicePutMultipleResult{} // put's result has the same fields
+	kind := thrift.TMessageType(thrift.EXCEPTION)
+	var body thrift.TStruct = thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing "+method)
 	if io, ok := errors.AsType[*thrift2.TIOError](err); ok {
-		body = &thrift2.THBaseServicePutMultipleResult{Io: io}
-	} else if err != nil {
-		kind = thrift.EXCEPTION
-		body = thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing "+method)
+		kind = thrift.REPLY
+		body = &thrift2.THBaseServicePutMultipleResult{Io: io} // put's result has the same fields
 	}
 	return errors.Join(out.WriteMessageBegin(ctx, method, kind, seq), body.Write(ctx, out), out.WriteMessageEnd(ctx))
 }

@@ -109,8 +109,8 @@ func (a *archive) document() (bson.Raw, error) {
 		return nil, err
 	}
 	at := a.pos
-	raw := make(bson.Raw, n)
-	if err := a.read(raw); err != nil {
+	raw := make(bson.Raw, 0, min(n, walkBuffer)) // a broken length allocates no more than there is
+	if err := a.pass(func(b []byte) { raw = append(raw, b...) }); err != nil {
 		return nil, err
 	}
 	if err := raw.Validate(); err != nil {
@@ -228,9 +228,7 @@ func (a *archive) read(b []byte) error {
 	if err := a.documents.read(b); err != nil {
 		return err
 	}
-	if a.now != nil {
-		a.now.crc = crc64.Update(a.now.crc, ecma, b)
-	}
+	a.now.crc = crc64.Update(a.now.crc, ecma, b)
 	return nil
 }
 

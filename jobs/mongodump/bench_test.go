@@ -5,7 +5,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"drover/jobs"
 	"drover/jobs/mongodump/dumpgen"
@@ -27,6 +29,22 @@ func benchFile(b *testing.B, name string, o dumpgen.Options) (*Source, int64) {
 	return New(p), stats.Bytes
 }
 
+// cpu is what the process has used so far, in seconds. On a machine that does other work too, it says more than the time.
+func cpu(b *testing.B) float64 {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
+// perCPU reports the bytes of all operations by CPU second, in millions.
+func perCPU(b *testing.B, n int64, before float64) {
+	b.Helper()
+	b.ReportMetric(float64(n)*float64(b.N)/1e6/(cpu(b)-before), "MB/cpu-s")
+}
+
 func BenchmarkPlan(b *testing.B) {
 	for _, p := range dumpgen.Profiles {
 		b.Run(string(p), func(b *testing.B) {
@@ -36,12 +54,13 @@ func BenchmarkPlan(b *testing.B) {
 			}
 			s, n := benchFile(b, "c.bson", o)
 			b.SetBytes(n)
-			b.ResetTimer()
+			before := cpu(b)
 			for b.Loop() {
 				if _, err := s.Plan(b.Context(), 16); err != nil {
 					b.Fatal(err)
 				}
 			}
+			perCPU(b, n, before)
 		})
 	}
 }
@@ -66,12 +85,13 @@ func BenchmarkRead(b *testing.B) {
 			}
 			b.SetBytes(n)
 			b.ReportAllocs()
-			b.ResetTimer()
+			before := cpu(b)
 			for b.Loop() {
 				if docs := drain(b, s, l); docs != bb.o.Docs {
 					b.Fatalf("%d documents", docs)
 				}
 			}
+			perCPU(b, n, before)
 		})
 	}
 }
@@ -84,7 +104,7 @@ func BenchmarkReadArchive(b *testing.B) {
 	}
 	defer f.Close()
 	o := dumpgen.Options{Docs: 100_000}
-	stats, err := dumpgen.Archive(b.Context(), f, []dumpgen.Collection{{"d", "a", o}, {"d", "b", o}}, 16<<20)
+	stats, err := dumpgen.Archive(b.Context(), f, []dumpgen.Collection{{Database: "d", Name: "a", Options: o}, {Database: "d", Name: "b", Options: o}}, 16<<20)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -95,11 +115,13 @@ func BenchmarkReadArchive(b *testing.B) {
 	}
 	b.SetBytes(stats.Bytes)
 	b.ReportAllocs()
+	before := cpu(b)
 	for b.Loop() {
 		if docs := drain(b, s, l); docs != stats.Docs {
 			b.Fatalf("%d documents", docs)
 		}
 	}
+	perCPU(b, stats.Bytes, before)
 }
 
 func drain(b *testing.B, s *Source, l jobs.Layout) (docs int64) {

@@ -95,6 +95,11 @@ func (s *Source) find() (identity, error) {
 		if err != nil {
 			return hint(err)
 		}
+		if d.Type()&fs.ModeSymlink != 0 {
+			if to, err := os.Stat(p); err == nil && to.IsDir() {
+				return fmt.Errorf("plan %s: %s is a link to a folder, and links are not followed; put the folder itself there", s.path, p)
+			}
+		}
 		if d.IsDir() || !strings.HasSuffix(strings.TrimSuffix(p, ".gz"), ".bson") {
 			return nil
 		}
@@ -202,17 +207,16 @@ func isSystem(collection string) bool {
 
 // openRegular opens a file of the dump.
 func openRegular(p string) (*os.File, error) {
-	f, err := os.Open(p)
+	info, err := os.Stat(p) // before it is opened: a pipe would wait for its other end
 	if err != nil {
 		return nil, hint(err)
 	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is not a regular file, and cannot be read again on a resume; write it to disk first")
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read the dump %s: it is not a regular file, and could not be read again on a resume; write it to disk first", p)
 	}
+	f, err := os.Open(p)
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("read the dump %s: %w", p, err)
+		return nil, hint(err)
 	}
 	return f, nil
 }

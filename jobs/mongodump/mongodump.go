@@ -7,7 +7,9 @@
 //
 // What becomes a shard: a plain .bson file is cut at document starts into several, found by a pass over the lengths; a
 // gzipped file is one, and an archive with all its collections is one. Cursors are decimal byte offsets, into the file or
-// into the stream inside it. A resumed stream is inflated and walked through up to its cursor.
+// into the stream inside it. A resumed stream is inflated and walked through up to its cursor, which must be a document's
+// start. A plain file is read from its cursor on: of one that is no document's start, it is noticed when the length there is
+// none, and relied on otherwise, as the file's identity and the checkpoint's checksum were compared before.
 //
 // What is left out: collections that belong to the server (system.*, but not system.buckets.*, which are a time series'
 // documents as stored), metadata files, and every file of a folder that is not named .bson or .bson.gz.

@@ -104,8 +104,8 @@ func readShard(t *testing.T, s *Source, l jobs.Layout, sh jobs.Shard, from jobs.
 		for i, raw := range c.Docs {
 			docs = append(docs, got{c.Database + "." + c.Collection, string(raw), c.At(i), c.At(i + 1)})
 		}
-		if m.held == 0 {
-			t.Error("a chunk for which no memory is held")
+		if c.Held < len(c.Docs[0]) {
+			t.Errorf("only %d bytes are held for a chunk that starts with a document of %d", c.Held, len(c.Docs[0]))
 		}
 		c.Free()
 	}
@@ -265,10 +265,13 @@ func TestRealDumps(t *testing.T) {
 }
 
 func TestShards(t *testing.T) {
-	b := bytesOf(t, dumpgen.Options{Profile: dumpgen.Every, Docs: 25_000, Seed: 1, ID: dumpgen.Mixed})
+	b := bytesOf(t, dumpgen.Options{Profile: dumpgen.Every, Docs: 12_000, Seed: 1, ID: dumpgen.Mixed})
 	all := naive(b)
+	if len(b) < 4*shardBytes {
+		t.Fatalf("only %d bytes generated", len(b))
+	}
 	p := put(t, "c.bson", b)
-	for _, tt := range []struct{ want, shards int }{{0, 1}, {1, 1}, {2, 2}, {3, 3}, {5, 5}, {1000, len(b) / shardBytes}} {
+	for _, tt := range []struct{ want, shards int }{{0, 1}, {1, 1}, {2, 2}, {3, 3}, {1000, len(b) / shardBytes}} {
 		l, docs := readAll(t, p, tt.want)
 		if len(l.Shards) != tt.shards {
 			t.Errorf("%d shards wanted of %d bytes: %d, not %d", tt.want, len(b), len(l.Shards), tt.shards)
@@ -290,7 +293,7 @@ func TestShards(t *testing.T) {
 }
 
 func TestLargeDocuments(t *testing.T) {
-	b := bytesOf(t, dumpgen.Options{Profile: dumpgen.Big, Docs: 25, AvgBytes: 3 << 20, MaxBytes: 9_000_000})
+	b := bytesOf(t, dumpgen.Options{Profile: dumpgen.Big, Docs: 16, AvgBytes: 3 << 20, MaxBytes: 9_000_000})
 	all := naive(b)
 	if largest := len(slices.MaxFunc(all, func(x, y string) int { return len(x) - len(y) })); largest < 8<<20 {
 		t.Fatalf("the largest document has only %d bytes", largest)
@@ -462,7 +465,7 @@ func TestGzipTruncatedAtEveryByte(t *testing.T) {
 	}
 }
 
-func TestArchiveTruncatedAtEveryByte(t *testing.T) {
+func TestArchiveTruncated(t *testing.T) {
 	var buf bytes.Buffer
 	_, err := dumpgen.Archive(t.Context(), &buf, []dumpgen.Collection{
 		{Database: "d", Name: "a", Options: dumpgen.Options{Profile: dumpgen.Flat5, Docs: 2}},
@@ -473,6 +476,9 @@ func TestArchiveTruncatedAtEveryByte(t *testing.T) {
 	}
 	p := put(t, "x", nil)
 	for n := 4; n < buf.Len(); n++ {
+		if n%5 > 0 && n < buf.Len()-80 {
+			continue
+		}
 		rewrite(t, p, buf.Bytes()[:n])
 		if _, fault, err := broken(t, p, 1); fault == nil {
 			t.Fatalf("cut at %d of %d: %v", n, buf.Len(), err)
@@ -487,7 +493,7 @@ func TestBrokenLengths(t *testing.T) {
 	for _, d := range all[:29_000] {
 		at += len(d)
 	}
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		length []byte
 		reason string
 	}{
@@ -498,7 +504,11 @@ func TestBrokenLengths(t *testing.T) {
 	} {
 		cut := append(slices.Clone(b[:at]), tt.length...)
 		cut = append(cut, b[at+4:]...)
-		for name, b := range map[string][]byte{"c.bson": cut, "c.bson.gz": zip(t, cut)} {
+		files := map[string][]byte{"c.bson": cut}
+		if i == 0 {
+			files["c.bson.gz"] = zip(t, cut)
+		}
+		for name, b := range files {
 			docs, fault, err := broken(t, put(t, name, b), 4)
 			if len(docs) != 29_000 {
 				t.Errorf("%s with %s: %d documents before the break, not 29000", name, tt.reason, len(docs))
@@ -597,8 +607,10 @@ func TestChanged(t *testing.T) {
 		change func(p string) error
 		says   string
 	}{
-		{"grown", func(p string) error { return os.WriteFile(p, append(slices.Clone(old), old[:99]...), 0o644) },
-			fmt.Sprintf("size was %d, is %d", len(old), len(old)+99)},
+		{
+			"grown", func(p string) error { return os.WriteFile(p, append(slices.Clone(old), old[:99]...), 0o644) },
+			fmt.Sprintf("size was %d, is %d", len(old), len(old)+99),
+		},
 		{"replaced", func(p string) error {
 			return os.WriteFile(p, bytesOf(t, dumpgen.Options{Docs: 40_000, Seed: 5})[:len(old)], 0o644)
 		}, "its first 65536 bytes are others"},
@@ -745,6 +757,18 @@ func TestFolder(t *testing.T) {
 	if _, err := New(root).Plan(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "is an archive") {
 		t.Errorf("with an archive: %v", err)
 	}
+	if err := os.Remove(filepath.Join(root, "d1/z.bson")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(root, "d1"), filepath.Join(root, "d3")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(root).Plan(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "is a link to a folder") {
+		t.Errorf("with a link: %v", err)
+	}
+	if _, err := New(os.DevNull).Plan(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a device: %v", err)
+	}
 	if _, err := New(t.TempDir()).Plan(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "no .bson") {
 		t.Errorf("an empty folder: %v", err)
 	}
@@ -837,7 +861,7 @@ func TestSample(t *testing.T) {
 
 // TestMemoryBound reads documents of 9 MB in several shards at once within a bound that holds little more than one.
 func TestMemoryBound(t *testing.T) {
-	b := bytesOf(t, dumpgen.Options{Profile: dumpgen.Big, Docs: 40, AvgBytes: 4 << 20, MaxBytes: 9_000_000})
+	b := bytesOf(t, dumpgen.Options{Profile: dumpgen.Big, Docs: 24, AvgBytes: 4 << 20, MaxBytes: 9_000_000})
 	s := New(put(t, "c.bson", b))
 	l, err := s.Plan(t.Context(), 4)
 	if err != nil || len(l.Shards) < 4 {
