@@ -259,9 +259,11 @@ type ackHandler struct {
 	splits [][]byte
 }
 
-func (*ackHandler) TableExists(context.Context, *thrift2.TTableName) (bool, error)    { return true, nil }
-func (*ackHandler) IsTableEnabled(context.Context, *thrift2.TTableName) (bool, error) { return true, nil }
-func (*ackHandler) GetClusterId(context.Context) (string, error)                      { return "bench", nil }
+func (*ackHandler) TableExists(context.Context, *thrift2.TTableName) (bool, error) { return true, nil }
+func (*ackHandler) IsTableEnabled(context.Context, *thrift2.TTableName) (bool, error) {
+	return true, nil
+}
+func (*ackHandler) GetClusterId(context.Context) (string, error) { return "bench", nil }
 func (*ackHandler) GetThriftServerType(context.Context) (thrift2.TThriftServerType, error) {
 	return thrift2.TThriftServerType_TWO, nil
 }

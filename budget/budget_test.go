@@ -213,8 +213,10 @@ func TestMembers(t *testing.T) {
 	if err != nil || string(key) != "ships@cluster\n" {
 		t.Fatalf("the key reads %q, %v", key, err)
 	}
-	for path, want := range map[string]fs.FileMode{dir: fs.ModeDir | rootMode, c.folder.dir: fs.ModeDir | keyMode,
-		filepath.Join(c.folder.dir, stateName): fileMode} {
+	for path, want := range map[string]fs.FileMode{
+		dir: fs.ModeDir | rootMode, c.folder.dir: fs.ModeDir | keyMode,
+		filepath.Join(c.folder.dir, stateName): fileMode,
+	} {
 		if info, err := os.Stat(path); err != nil || info.Mode() != want {
 			t.Errorf("mode of %s: %v, %v, want %v", path, info.Mode(), err, want)
 		}

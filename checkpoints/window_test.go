@@ -69,7 +69,8 @@ func (w *real) advance(f func(Seq, Result)) { w.Advance(f) }
 // checkWindow does the same to a window and to the plain one, and fails when they differ or when something unsettled leaves.
 func checkWindow(t interface {
 	rapid.TB
-}, draw *rapid.T, w window) {
+}, draw *rapid.T, w window,
+) {
 	type left struct {
 		s Seq
 		r Result

@@ -116,7 +116,7 @@ func copyTwice(t *testing.T, c copyCase, table string, addrs []string) {
 		if first.Run == "" {
 			first = b
 		}
-		if b.State != "done" || b.Run != first.Run || b.Rows != b.Written || b.Timestamp == 0 {
+		if b.State != "done" || b.Again || b.Run != first.Run || b.Rows != b.Written || b.Timestamp == 0 {
 			t.Errorf("%s run ended with %+v, want the done run %s", pass, b, first.Run)
 		}
 		m := c.mapping
@@ -134,7 +134,7 @@ func copyTwice(t *testing.T, c copyCase, table string, addrs []string) {
 		if v.Cells != v.Columns || v.Cells != rep.Cells || v.Deletes != 0 {
 			t.Errorf("%s run: a raw scan finds %+v beside %v", pass, v, rep)
 		}
-		for _, name := range []string{"checkpoints*", "result*"} {
+		for _, name := range []string{"checkpoint*", "result*"} {
 			files, err := filepath.Glob(filepath.Join(state, "copy", "runs", b.Run, name))
 			must(t, err)
 			if len(files) == 0 && pass == "first" {

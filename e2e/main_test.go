@@ -58,7 +58,7 @@ func run(m *testing.M) (code int) {
 // proving tells whether counts are full.
 func proving() bool { return os.Getenv("DROVER_PROVE") == "1" }
 
-// scaled picks a count, and prints nothing: a test says what it did at its end.
+// scaled picks a count. What a test did in the end it says itself.
 func scaled(full, reduced int) int {
 	if proving() {
 		return full
@@ -100,6 +100,7 @@ type books struct {
 	PeakRSSBytes   int64   `json:"peak_rss_bytes"`
 	Timestamp      int64   `json:"timestamp"`
 	Reason         string  `json:"reason"`
+	Again          bool    `json:"again"` // books of a run done before; nothing moved
 }
 
 // result is how a run of the binary ended.

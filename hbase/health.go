@@ -312,7 +312,7 @@ func (p *Pool) setAsideLocked(g *gateway, now, start time.Time, hangs bool, err 
 	p.doomed = append(p.doomed, g.idle...)
 	g.idle = nil
 	if g.fails == 1 && !g.gone {
-		p.log.Warn("gateway set aside", "gateway", g.addr, "error", Reason(err))
+		p.log.Warn("gateway set aside", "gateway", g.addr, "error", reasonOf(err))
 	}
 }
 
@@ -323,6 +323,7 @@ func (p *Pool) backLocked(g *gateway, start time.Time) {
 	}
 	p.log.Info("gateway is back", "gateway", g.addr, "after", time.Since(g.failedAt).Round(time.Millisecond))
 	g.state, g.fails, g.lastErr = healthy, 0, nil
+	g.est = estimate{} // of before; the answer itself says how fast it is now
 }
 
 // jitter spreads d over 0.75 to 1.25 of it, so that what failed together does not come back together.

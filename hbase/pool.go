@@ -328,7 +328,7 @@ func (p *Pool) lastErrorsLocked() []string {
 	for _, g := range p.gateways {
 		switch {
 		case g.lastErr != nil:
-			last = append(last, g.addr+": "+Reason(g.lastErr))
+			last = append(last, g.addr+": "+reasonOf(g.lastErr))
 		default:
 			last = append(last, g.addr+": no error")
 		}
@@ -422,7 +422,7 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 			a.kind, a.wait = Elsewhere, 0
 		}
 		if a.late {
-			err = fmt.Errorf("no answer from %s in %s: %w", g.addr, a.at.Sub(c.start).Round(time.Millisecond), err)
+			err = fmt.Errorf("no answer in %s: %w", a.at.Sub(c.start).Round(time.Millisecond), err)
 		}
 		a.err = err
 	}
@@ -455,9 +455,6 @@ func (p *Pool) judgeLocked(g *gateway, a *answer, units float64, load int, sent 
 	if a.kind == Elsewhere && !errors.Is(a.err, ErrUnknownMethod) {
 		if p.down.IsZero() {
 			p.down = a.start
-		}
-		if a.late && units > 0 && g.est.unit > 0 {
-			g.est.add(a.at, a.at.Sub(sent), units, load)
 		}
 		p.setAsideLocked(g, a.at, a.start, a.late, a.err)
 		return

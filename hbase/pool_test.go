@@ -794,6 +794,7 @@ func TestCancellingBlamesNoGateway(t *testing.T) {
 
 func TestUpdateUnderLoad(t *testing.T) {
 	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		c.set(func() { c.gates["d:1"] = &fakeGateway{} })
 		done := make(chan struct{})
 		go func() {
 			defer close(done)

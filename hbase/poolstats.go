@@ -50,7 +50,7 @@ func (p *Pool) Stats() Stats {
 			v.State = "slow"
 		}
 		if g.state != healthy && g.lastErr != nil {
-			v.Last = Reason(g.lastErr)
+			v.Last = reasonOf(g.lastErr)
 		}
 		for k, n := range g.errors {
 			if n > 0 && k > 0 {

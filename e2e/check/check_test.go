@@ -338,6 +338,8 @@ func TestEncode(t *testing.T) {
 		{bson.DateTime(-1), "ffffffffffffffff", "09ffffffffffffffff", `{"$date":{"$numberLong":"-1"}}`},
 		{bson.Timestamp{T: 1, I: 2}, "0000000100000002", "110200000001000000", `{"$timestamp":{"t":1,"i":2}}`},
 		{bson.Binary{Subtype: 4, Data: []byte{9, 8}}, "0908", "0502000000040908", `{"$binary":{"base64":"CQg=","subType":"04"}}`},
+		{bson.Binary{Subtype: 2, Data: []byte{9, 8}}, "0908", "050600000002020000000908", `{"$binary":{"base64":"CQg=","subType":"02"}}`},
+		{bson.Binary{Subtype: 2}, "", "05040000000200000000", `{"$binary":{"base64":"","subType":"02"}}`},
 		{decimal, "'-1.50", "filled below", `{"$numberDecimal":"-1.50"}`},
 		{nil, "none", "0a", `null`},
 		{bson.D{{Key: "a", Value: int32(1)}}, `'{"a":{"$numberInt":"1"}}`, "030c0000001061000100000000", `{"a":{"$numberInt":"1"}}`},

@@ -62,17 +62,14 @@ func CloseShared() error {
 func (s *Stack) Mend(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	first := [][]*Process{{s.Quorum}, append([]*Process{s.Master}, s.RegionServers...), s.Gateways}
+	// In the order in which they need each other.
+	servers := append([]*Process{s.Quorum, s.Master}, s.RegionServers...)
 	var dead []*Process
-	for _, ps := range first {
-		for _, p := range ps {
-			if !p.Alive() {
-				dead = append(dead, p)
-				continue
-			}
-			if err := p.Cont(); err != nil {
-				return fmt.Errorf("mend stack: %w", err)
-			}
+	for _, p := range append(servers, s.Gateways...) {
+		if !p.Alive() {
+			dead = append(dead, p)
+		} else if err := p.Cont(); err != nil {
+			return fmt.Errorf("mend stack: %w", err)
 		}
 	}
 	for _, p := range dead {

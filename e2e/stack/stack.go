@@ -38,8 +38,9 @@ type Options struct {
 	Log         io.Writer         // one line for each step; nil is none
 }
 
-// startTimeout bounds a whole start, for contexts without a deadline: several times what two slow cores need.
-const startTimeout = 4 * time.Minute
+// startTimeout bounds a whole start, for contexts without a deadline. Two idle cores need half a minute, which they have
+// to share with all that a machine does beside the tests.
+const startTimeout = 6 * time.Minute
 
 // Stack is a running HBase. Its methods may be called from several goroutines at once; the exported fields do not change.
 type Stack struct {

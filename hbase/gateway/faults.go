@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"errors"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -182,7 +181,7 @@ func (f *Faults) Counts() Counts {
 }
 
 // accept tells whether a new connection may stay.
-func (f *Faults) accept(net.Conn) bool {
+func (f *Faults) accept() bool {
 	if f.rules.Load().refuse {
 		f.refused.Add(1)
 		return false

@@ -187,8 +187,8 @@ func (l *tracked) Accept() (net.Conn, error) {
 			wait = min(2*wait, time.Second)
 			continue
 		}
-		if !l.s.faults.accept(c) {
-			reset(c)
+		if !l.s.faults.accept() {
+			c.Close()
 			continue
 		}
 		t := &trackedConn{Conn: c, s: l.s}

@@ -151,13 +151,11 @@ func (n *NullServer) turn(c net.Conn, w *wire) error {
 	if frame > 0 {
 		binary.BigEndian.PutUint32(w.out, uint32(len(w.out)-4))
 	}
-	if _, err := c.Write(w.out); err != nil {
-		return err
-	}
-	n.rows.Add(int64(rows))
+	n.rows.Add(int64(rows)) // before the reply: who has it may look
 	n.bytes.Add(int64(size))
 	n.calls.Add(1)
-	return nil
+	_, err := c.Write(w.out)
+	return err
 }
 
 // appendReply appends the reply of a void method that went well.
