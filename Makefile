@@ -26,7 +26,7 @@ test: ## everything, at reduced counts: unit, embedded, and real HBase, gateways
 	go test -timeout 20m ./...
 
 prove: ## everything at full counts; writes docs/proof.md
-	DROVER_PROVE=1 go test -count=1 -timeout 4h -v ./... 
+	go run ./e2e/prove
 
 bench: ## speed, as ratios of two things measured in one run
 	go run ./bench

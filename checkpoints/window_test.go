@@ -211,6 +211,7 @@ func BenchmarkWindow(b *testing.B) {
 		chunk *int
 		index int
 	}
+	chunk := new(int)
 	var w Window[place]
 	var seqs [256]Seq
 	var rows int64
@@ -218,7 +219,7 @@ func BenchmarkWindow(b *testing.B) {
 	b.ReportAllocs()
 	for n := 0; n < b.N; n += len(seqs) {
 		for i := range seqs {
-			seqs[i] = w.Add(place{index: i})
+			seqs[i] = w.Add(place{chunk, i})
 		}
 		for i := range seqs {
 			w.Settle(seqs[i^1], Result{Rows: 1})

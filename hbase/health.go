@@ -170,24 +170,19 @@ func clampTimeout(d time.Duration, slow int) time.Duration {
 	return min(min(max(d, shortestTimeout), longestTimeout)<<min(slow, 8), patience)
 }
 
-// costLocked estimates when the gateway would be done with one call more, in seconds a unit. It is the time a unit takes,
-// scaled from the load at which that was seen: a gateway that works off a queue takes longer by each call more, one that
-// waits for others does not. The last factor spreads calls where that makes no difference.
-func (p *Pool) costLocked(g *gateway, now time.Time) float64 {
+// forecastLocked is what a unit takes at the gateway now, in seconds; silence and idling count. 0 is unknown.
+func (p *Pool) forecastLocked(g *gateway, now time.Time) float64 {
 	unit := p.unitLocked(g)
-	if unit == 0 {
-		return float64(g.busy + 1)
-	}
 	if g.est.unit == 0 {
 		unit /= 2 // so that it is tried
 	}
 	if quiet, c := g.quiet(now); c != nil {
-		unit = max(unit, quiet.Seconds()/c.units)
-	} else if g.est.unit > 0 {
+		return max(unit, quiet.Seconds()/c.units)
+	}
+	if g.est.unit > 0 {
 		unit *= math.Exp2(-now.Sub(g.est.at).Seconds() / forgiveAfter.Seconds())
 	}
-	n := float64(g.busy)
-	return unit * (n + 1) / max(g.est.load, 1) * (1 + n/16)
+	return unit
 }
 
 // chooseLocked gives the gateway for a call, or nil when it is better to wait.
@@ -218,58 +213,60 @@ func (p *Pool) chooseLocked(w *waiter, now time.Time) *gateway {
 	return g
 }
 
-// cheapestLocked chooses among the gateways that are eligible; some tells whether there are any. It takes the better of two
-// random ones with a free connection (of all, when they are few), so that many processes do not run to the same gateway, unless
-// it is far worse than the best. Where the best has no free connection, waiting for it is the better choice: a gateway 20
-// times slower would hold its batch, and with it the shard's watermark, for longer.
+// tooLate is how many times longer than elsewhere a call may take before it is better to wait for a connection elsewhere. A
+// batch that is late holds its shard's watermark, and so those that were sent after it.
+const tooLate = 3
+
+// candidate is a gateway for a call. Seconds a unit.
+type candidate struct {
+	g    *gateway
+	cost float64 // time and calls in flight: the lower, the sooner its turn; balances gateways that are equal
+	done float64 // when the call would be done, thought of as the last in a queue that is worked off in order
+}
+
+// cheapestLocked chooses among the gateways that are eligible; some tells whether there are any. Of those that would not be
+// too late and have a free connection, it takes the cheaper of two random ones (of all, when they are few), so that many
+// processes do not run to the same gateway.
 func (p *Pool) cheapestLocked(now time.Time, eligible func(*gateway) bool) (choice *gateway, some bool) {
-	const few, farWorse = 4, 2
-	var best *gateway
-	var bestCost float64
+	const few = 4
 	p.free = p.free[:0]
+	soonest := math.Inf(1)
 	for _, g := range p.gateways {
 		if !eligible(g) {
 			continue
 		}
-		cost := p.costLocked(g, now)
-		// Equal costs are common at the start; a random order keeps them apart.
-		if best == nil || cost < bestCost || cost == bestCost && p.random() < 0.5 {
-			best, bestCost = g, cost
+		n := float64(g.busy + 1)
+		unit := p.forecastLocked(g, now)
+		c := candidate{g, n * unit, unit * max(1, n/max(g.est.load, 1))}
+		if unit == 0 {
+			c.cost = n
 		}
-		if g.busy < p.capLocked(g) {
-			p.free = append(p.free, candidate{g, cost})
-		}
-	}
-	if best == nil {
-		return nil, false
+		soonest = min(soonest, c.done)
+		p.free = append(p.free, c)
 	}
 	if len(p.free) == 0 {
+		return nil, false
+	}
+	p.free = slices.DeleteFunc(p.free, func(c candidate) bool {
+		return c.g.busy >= p.capLocked(c.g) || c.done > tooLate*soonest
+	})
+	n := len(p.free)
+	if n == 0 {
 		return nil, true
 	}
-	pick := p.free[p.pickLocked(len(p.free))]
-	if n := len(p.free); n > few {
+	pick := p.free[p.pickLocked(n)]
+	if n > few {
 		if other := p.free[p.pickLocked(n)]; other.cost < pick.cost {
 			pick = other
 		}
-	} else {
-		for _, other := range p.free {
-			if other.cost < pick.cost {
-				pick = other
-			}
+		return pick.g, true
+	}
+	for _, other := range p.free {
+		if other.cost < pick.cost {
+			pick = other
 		}
 	}
-	if pick.cost > farWorse*bestCost {
-		pick.g = best
-	}
-	if pick.g.busy >= p.capLocked(pick.g) {
-		return nil, true
-	}
 	return pick.g, true
-}
-
-type candidate struct {
-	g    *gateway
-	cost float64
 }
 
 func (p *Pool) pickLocked(n int) int { return min(int(p.random()*float64(n)), n-1) }

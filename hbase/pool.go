@@ -460,14 +460,20 @@ func (p *Pool) judgeLocked(g *gateway, a *answer, units float64, load int, sent 
 		return
 	}
 	g.answered = a.at
+	wasOut := g.fails > 0
 	p.backLocked(g, a.start)
 	switch a.kind {
 	case 0:
 		p.succeeded = a.at
 		if units > 0 {
 			took := a.at.Sub(sent)
+			if wasOut && p.est.unit > 0 {
+				// It may have been hanging when the call began: one more call tells.
+				took = min(took, seconds(2*p.est.unit*units))
+			} else {
+				p.est.add(a.at, took, units, load)
+			}
 			g.est.add(a.at, took, units, load)
-			p.est.add(a.at, took, units, load)
 		}
 	case Again:
 		g.lastErr = a.err
@@ -546,7 +552,10 @@ func (p *Pool) tendLocked(now time.Time) time.Duration {
 		}
 		if p.hungLocked(g, now) {
 			for _, c := range g.calls {
-				c.cancel()
+				// What timed out before gets the longer time that it needs, if it is the cluster that is slow.
+				if limit := clampTimeout(seconds(hungFactor*p.unitLocked(g)*c.units), c.slow); c.slow == 0 || now.Sub(c.start) > limit {
+					c.cancel()
+				}
 			}
 		}
 		for len(g.idle) > 0 && now.Sub(g.idle[0].LastUsed()) >= idleLimit {
@@ -573,8 +582,9 @@ func (p *Pool) probe(g *gateway, k *known) {
 	if p.pace(p.root, k.table, 1, size) == nil {
 		p.mu.Lock()
 		g.busy++
+		slow := min(g.fails-1, 4) // a slow cluster answers no probe in the shortest time
 		p.mu.Unlock()
-		a, err := p.through(p.root, g, work(1, size), 0, k.put)
+		a, err := p.through(p.root, g, work(1, size), slow, k.put)
 		if err == nil {
 			p.observe(k.table, a)
 		}

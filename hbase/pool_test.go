@@ -43,6 +43,8 @@ type cluster struct {
 type fakeGateway struct {
 	dead, hang bool
 	slow       time.Duration // times this many; 0 is 1
+	rate       int           // rows a second, one call after another; 0 is any number
+	free       time.Time     // when it has worked off what it was given
 	calls      int
 	dials      int
 	open       int
@@ -133,6 +135,14 @@ func (l *fakeLink) wait(ctx context.Context, rows int) (n int, err error) {
 	g.max = max(g.max, g.now)
 	g.times = append(g.times, time.Now())
 	d := (c.latency + time.Duration(rows)*c.perRow) * max(g.slow, 1)
+	if g.rate > 0 {
+		now := time.Now()
+		if g.free.Before(now) {
+			g.free = now
+		}
+		g.free = g.free.Add(time.Duration(rows) * time.Second / time.Duration(g.rate) * max(g.slow, 1))
+		d += g.free.Sub(now)
+	}
 	c.mu.Unlock()
 	defer c.set(func() { g.now-- })
 	for {
@@ -182,7 +192,7 @@ func (l *fakeLink) PutMultiple(ctx context.Context, table string, b *Batch, lo, 
 		}
 		var bad []string
 		for i := lo; i < hi; i++ {
-			if c.bad[string(b.Key(i))] {
+			if c.bad[string(b.Key(i))] && b.rows[i].puts > 0 {
 				bad = append(bad, string(b.Key(i)))
 			}
 		}
@@ -190,7 +200,7 @@ func (l *fakeLink) PutMultiple(ctx context.Context, table string, b *Batch, lo, 
 			return fail(Never, "FailedSanityCheckException: at "+time.Now().String())
 		}
 		for i := lo; i < hi; i++ {
-			if k := string(b.Key(i)); !c.bad[k] {
+			if k := string(b.Key(i)); !c.bad[k] && b.rows[i].puts > 0 {
 				c.took[k]++
 			}
 		}
@@ -224,6 +234,9 @@ func (l *fakeLink) DeleteMultiple(ctx context.Context, table string, b *Batch, l
 	l.c.set(func() {
 		for i := lo; i < hi; i++ {
 			k := string(b.Key(i))
+			if b.rows[i].dels == 0 {
+				continue
+			}
 			if b.RowCells(i) > 1 && l.c.took[k] == 0 {
 				panic("deleted before it was put")
 			}
@@ -492,6 +505,61 @@ func TestSlowGatewayGetsLess(t *testing.T) {
 			t.Errorf("stats: %+v", s)
 		}
 	})
+}
+
+// Gateways that take 3000 rows a second each, and a shard that may be only so many batches ahead of its oldest.
+func TestThrottledGateways(t *testing.T) {
+	for name, harm := range map[string]func(g *fakeGateway){
+		"none":  func(*fakeGateway) {},
+		"dead":  func(g *fakeGateway) { g.dead = true },
+		"hangs": func(g *fakeGateway) { g.hang = true },
+		"slow":  func(g *fakeGateway) { g.slow = 20 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+				c.perRow = 0
+				for _, g := range c.gates {
+					g.rate = 3000
+				}
+				window := 3*p.Connections() + 2
+				inOrder(t, p, window, 500, 20*time.Second)
+				c.set(func() { harm(c.gates["b:1"]) })
+				rows := inOrder(t, p, window, 500, 90*time.Second)
+				rate := float64(rows) / 90
+				t.Logf("%.0f rows/s", rate)
+				if least := 0.9 * 6000; rate < least || name == "none" && rate < 0.95*9000 {
+					t.Errorf("%.0f rows/s", rate)
+				}
+			})
+		})
+	}
+}
+
+// inOrder applies batches of size rows for d, at most window of them ahead of the oldest that is not settled, as a shard
+// does, and gives the rows settled.
+func inOrder(t *testing.T, p *Pool, window, size int, d time.Duration) int {
+	t.Helper()
+	b := testBatch("x", size)
+	end := time.Now().Add(d)
+	var flights []chan error
+	rows := 0
+	for {
+		for len(flights) < window && time.Now().Before(end) {
+			done := make(chan error, 1)
+			flights = append(flights, done)
+			go func() { _, err := p.Apply(t.Context(), "t", b); done <- err }()
+		}
+		if len(flights) == 0 {
+			return rows
+		}
+		if err := <-flights[0]; err != nil {
+			t.Error(err)
+		}
+		if time.Now().Before(end) {
+			rows += size
+		}
+		flights = flights[1:]
+	}
 }
 
 func TestSlowClusterIsNotStormed(t *testing.T) {
@@ -934,6 +1002,7 @@ func TestPacerIsAskedBeforeEveryAttempt(t *testing.T) {
 			return nil, false
 		}
 		load(t, p, 6, 10*time.Second)
+		time.Sleep(time.Minute) // a probe may be under way
 		attempts := 0
 		for _, g := range c.gates {
 			attempts += g.calls

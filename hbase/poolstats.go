@@ -32,7 +32,7 @@ func (p *Pool) Stats() Stats {
 	s := Stats{Out: p.out, Retries: p.retries, Waiting: p.waited, Calling: p.inCall}
 	fastest := 0.0
 	for _, g := range p.gateways {
-		if u := g.est.unit / max(g.est.load, 1); u > 0 && (fastest == 0 || u < fastest) {
+		if u := g.est.unit; u > 0 && (fastest == 0 || u < fastest) {
 			fastest = u
 		}
 	}
@@ -46,7 +46,7 @@ func (p *Pool) Stats() Stats {
 			v.State = "blocked"
 		case g.state != healthy:
 			v.State = "dead"
-		case g.est.unit/max(g.est.load, 1) > slowFactor*fastest:
+		case g.est.unit > slowFactor*fastest:
 			v.State = "slow"
 		}
 		if g.state != healthy && g.lastErr != nil {
