@@ -13,18 +13,20 @@ const (
 	// the call, one for a row, one for each KiB.
 	callUnits = 64
 
-	// Estimates follow a slower call faster than a quicker one, so that trouble is believed before relief.
-	riseWeight, fallWeight = 0.4, 0.1
+	// The weight of a call in the estimate, and how many times over the estimate it counts at most: single calls are slow for
+	// reasons that are not the gateway's, such as a flush. Three slow ones in a row are believed.
+	callWeight, callBound = 0.15, 3
 
 	// A gateway that gets no call because it was slow is thought half as slow after this long, so that it is tried again.
-	forgiveAfter = 10 * time.Second
+	// Each try that disappoints doubles it.
+	shortestForgive, longestForgive = 10 * time.Second, 2 * time.Minute
 
 	// A call this many times over its estimate is overdue: with no answer from its gateway meanwhile, the others are preferred.
 	overdueFactor = 4
 	overdueFloor  = 250 * time.Millisecond
 
 	// A gateway that answers nothing for this many times the estimate, while others do, hangs: its calls are cut.
-	hungFactor = 3
+	hungFactor = 2
 
 	// A call is bounded by this many times its estimate. The floor bounds what a hanging gateway costs, the ceiling what a
 	// slow cluster may take before a batch is sent twice. Without any estimate the cluster may still be warming up.
@@ -49,22 +51,19 @@ func work(rows, bytes int) float64 { return float64(callUnits+rows) + float64(by
 
 // estimate is a moving average of what a unit of work takes.
 type estimate struct {
-	unit float64   // seconds a unit, at the load below; 0 is unknown
-	load float64   // calls in flight meanwhile
-	at   time.Time // of the last call that counted
+	unit    float64       // seconds a unit, at the load below; 0 is unknown
+	load    float64       // calls in flight meanwhile
+	at      time.Time     // of the last call that counted
+	forgive time.Duration // halves it while there is no call
 }
 
 func (e *estimate) add(now time.Time, took time.Duration, units float64, load int) {
 	x := took.Seconds() / units
-	switch {
-	case e.unit == 0:
+	if e.unit == 0 {
 		e.unit, e.load = x, float64(load)
-	case x > e.unit:
-		e.unit += riseWeight * (x - e.unit)
-	default:
-		e.unit += fallWeight * (x - e.unit)
 	}
-	e.load += fallWeight * (float64(load) - e.load)
+	e.unit += callWeight * (min(x, callBound*e.unit) - e.unit)
+	e.load += callWeight * (float64(load) - e.load)
 	e.at = now
 }
 
@@ -104,6 +103,7 @@ type gateway struct {
 	calls    []*call // in flight, oldest first; calls of unknown size are left out
 	answered time.Time
 	est      estimate
+	ramp     int // bounds the calls in flight while it is new or back: doubles with each success; 0 is no bound
 
 	rows, attempts int64
 	errors         [len(kindNames)]int64
@@ -146,15 +146,52 @@ func (p *Pool) suspectLocked(g *gateway, now time.Time) bool {
 	return c != nil && unit > 0 && quiet > max(seconds(overdueFactor*unit*c.units), overdueFloor)
 }
 
-// hungLocked tells whether the gateway's calls should be cut. Another gateway's answer in the meantime is the evidence
-// that it is not the cluster that is slow.
-func (p *Pool) hungLocked(g *gateway, now time.Time) bool {
-	quiet, c := g.quiet(now)
-	if c == nil {
-		return false
+// cutLocked cuts the calls that are better made elsewhere: those of a gateway that is silent for too long, and those that take
+// too long at one that has become slow. Another gateway's answer in the meantime is the evidence that it is not the cluster.
+func (p *Pool) cutLocked(g *gateway, now time.Time) {
+	quiet, oldest := g.quiet(now)
+	if oldest == nil {
+		return
 	}
-	limit := clampTimeout(seconds(hungFactor*p.unitLocked(g)*c.units), c.slow)
-	return quiet > limit && p.succeeded.After(now.Add(-quiet/2))
+	limit := func(c *call) time.Duration {
+		return clampTimeout(seconds(hungFactor*max(p.est.unit, g.est.unit)*c.units), c.slow)
+	}
+	switch l := limit(oldest); {
+	case quiet > l && p.succeeded.After(now.Add(-quiet/2)):
+		for _, c := range g.calls {
+			// What timed out before gets the longer time that it needs, should it be the cluster after all.
+			if c.slow == 0 || now.Sub(c.start) > limit(c) {
+				c.cancel()
+			}
+		}
+	case g.est.unit > tooLate*p.est.unit:
+		for _, c := range g.calls {
+			if now.Sub(c.start) > clampTimeout(seconds(2*hungFactor*p.est.unit*c.units), c.slow) {
+				c.cancel()
+			}
+		}
+	}
+}
+
+// learnLocked counts a success; back tells that it is the one that brought the gateway back.
+func (p *Pool) learnLocked(g *gateway, now time.Time, took time.Duration, units float64, load int, back bool) {
+	switch slow := took.Seconds() > tooLate*p.est.unit*units; {
+	case p.est.unit == 0:
+	case back:
+		// It may have been hanging when the call began. The next one tells.
+		took = min(took, seconds(tooLate*p.est.unit*units))
+	case slow && load == 1:
+		g.est.forgive = min(max(2*g.est.forgive, 2*shortestForgive), longestForgive)
+	case !slow:
+		g.est.forgive = 0
+	}
+	if !back {
+		p.est.add(now, took, units, load)
+		if g.ramp *= 2; g.ramp >= p.connections {
+			g.ramp = 0
+		}
+	}
+	g.est.add(now, took, units, load)
 }
 
 // timeoutLocked bounds a call.
@@ -180,7 +217,7 @@ func (p *Pool) forecastLocked(g *gateway, now time.Time) float64 {
 		return max(unit, quiet.Seconds()/c.units)
 	}
 	if g.est.unit > 0 {
-		unit *= math.Exp2(-now.Sub(g.est.at).Seconds() / forgiveAfter.Seconds())
+		unit *= math.Exp2(-now.Sub(g.est.at).Seconds() / max(g.est.forgive, shortestForgive).Seconds())
 	}
 	return unit
 }
@@ -214,8 +251,9 @@ func (p *Pool) chooseLocked(w *waiter, now time.Time) *gateway {
 }
 
 // tooLate is how many times longer than elsewhere a call may take before it is better to wait for a connection elsewhere. A
-// batch that is late holds its shard's watermark, and so those that were sent after it.
-const tooLate = 3
+// batch that is late holds its shard's watermark, and so those that were sent after it, of which there are not many more
+// than connections.
+const tooLate = 1.7
 
 // candidate is a gateway for a call. Seconds a unit.
 type candidate struct {
@@ -275,6 +313,9 @@ func (p *Pool) pickLocked(n int) int { return min(int(p.random()*float64(n)), n-
 func (p *Pool) capLocked(g *gateway) int {
 	switch g.state {
 	case healthy:
+		if g.ramp > 0 {
+			return min(g.ramp, p.connections)
+		}
 		return p.connections
 	case trial:
 		return 1
@@ -320,7 +361,7 @@ func (p *Pool) backLocked(g *gateway, start time.Time) {
 	}
 	p.log.Info("gateway is back", "gateway", g.addr, "after", time.Since(g.failedAt).Round(time.Millisecond))
 	g.state, g.fails, g.lastErr = healthy, 0, nil
-	g.est = estimate{} // of before; the answer itself says how fast it is now
+	g.est, g.ramp = estimate{}, 1 // what it was before tells nothing
 }
 
 // jitter spreads d over 0.75 to 1.25 of it, so that what failed together does not come back together.

@@ -20,7 +20,7 @@ func CheckTableName(name string) error {
 	case table[0] == '.' || table[0] == '-':
 		return fmt.Errorf("table %q may not begin with %q", table, table[:1])
 	case strings.IndexFunc(table, func(r rune) bool { return notWord(r) && r != '.' && r != '-' }) >= 0:
-		return fmt.Errorf("table %q may hold only letters, digits, _, - and .", table)
+		return fmt.Errorf("table %q may hold only letters, digits, _, . and -", table)
 	}
 	return nil
 }

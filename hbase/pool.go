@@ -155,7 +155,7 @@ func (p *Pool) Update(eps []Endpoint) {
 			now = append(now, p.gateways[i])
 			continue
 		}
-		now = append(now, &gateway{addr: e.Addr})
+		now = append(now, &gateway{addr: e.Addr, ramp: 1})
 	}
 	for _, g := range p.gateways {
 		if !slices.Contains(now, g) {
@@ -466,14 +466,7 @@ func (p *Pool) judgeLocked(g *gateway, a *answer, units float64, load int, sent 
 	case 0:
 		p.succeeded = a.at
 		if units > 0 {
-			took := a.at.Sub(sent)
-			if wasOut && p.est.unit > 0 {
-				// It may have been hanging when the call began: one more call tells.
-				took = min(took, seconds(2*p.est.unit*units))
-			} else {
-				p.est.add(a.at, took, units, load)
-			}
-			g.est.add(a.at, took, units, load)
+			p.learnLocked(g, a.at, a.at.Sub(sent), units, load, wasOut)
 		}
 	case Again:
 		g.lastErr = a.err
@@ -550,14 +543,7 @@ func (p *Pool) tendLocked(now time.Time) time.Duration {
 				g.state = trial
 			}
 		}
-		if p.hungLocked(g, now) {
-			for _, c := range g.calls {
-				// What timed out before gets the longer time that it needs, if it is the cluster that is slow.
-				if limit := clampTimeout(seconds(hungFactor*p.unitLocked(g)*c.units), c.slow); c.slow == 0 || now.Sub(c.start) > limit {
-					c.cancel()
-				}
-			}
-		}
+		p.cutLocked(g, now)
 		for len(g.idle) > 0 && now.Sub(g.idle[0].LastUsed()) >= idleLimit {
 			p.doomed = append(p.doomed, g.idle[0])
 			g.idle = slices.Delete(g.idle, 0, 1)

@@ -142,9 +142,11 @@ func TestNoRowAcceptedIsATableFault(t *testing.T) {
 						})
 					}
 					time.Sleep(5 * time.Second)
-					sent := c.sent
+					synctest.Wait()
+					sent := c.count()
 					time.Sleep(5 * time.Minute)
-					if n := c.sent - sent; n == 0 || n > 25*(size+1) {
+					synctest.Wait()
+					if n := c.count() - sent; n == 0 || n > 25*(size+1) {
 						t.Errorf("%d rows sent in 5 min of pause", n)
 					}
 					c.set(func() { c.rowFault = false })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -30,7 +31,9 @@ type cluster struct {
 	rowFault bool   // every row gets a never error
 	latency  time.Duration
 	perRow   time.Duration
-	maxRows  int // more are too many; 0 is any
+	noise    bool
+	waited   time.Duration // what calls took in all
+	maxRows  int           // more are too many; 0 is any
 	gates    map[string]*fakeGateway
 
 	sent    int // rows
@@ -68,6 +71,12 @@ func (c *cluster) set(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f()
+}
+
+func (c *cluster) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sent
 }
 
 func fail(kind Kind, text string) error { return &Error{Kind: kind, Err: errors.New(text)} }
@@ -135,6 +144,13 @@ func (l *fakeLink) wait(ctx context.Context, rows int) (n int, err error) {
 	g.max = max(g.max, g.now)
 	g.times = append(g.times, time.Now())
 	d := (c.latency + time.Duration(rows)*c.perRow) * max(g.slow, 1)
+	if c.noise {
+		d = time.Duration(float64(d) * math.Exp(c.rng.NormFloat64()/2))
+		if c.rng.IntN(50) == 0 {
+			d *= 10
+		}
+	}
+	c.waited += d
 	if g.rate > 0 {
 		now := time.Now()
 		if g.free.Before(now) {
@@ -507,6 +523,20 @@ func TestSlowGatewayGetsLess(t *testing.T) {
 	})
 }
 
+// Calls that take very different times are no reason to leave a gateway idle.
+func TestNoiseLeavesNoGatewayIdle(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		c.noise = true
+		const workers, d = 24, 60 * time.Second
+		load(t, p, workers, d)
+		if busy := c.waited.Seconds() / (workers * d.Seconds()); busy < 0.93 {
+			t.Errorf("calls fill %.2f of the connections", busy)
+		} else {
+			t.Logf("calls fill %.2f of the connections", busy)
+		}
+	})
+}
+
 // Gateways that take 3000 rows a second each, and a shard that may be only so many batches ahead of its oldest.
 func TestThrottledGateways(t *testing.T) {
 	for name, harm := range map[string]func(g *fakeGateway){
@@ -566,9 +596,9 @@ func TestSlowClusterIsNotStormed(t *testing.T) {
 	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
 		load(t, p, 6, 2*time.Second)
 		c.set(func() { c.latency = 20 * time.Second }) // a thousand times slower than known
-		sent := c.sent
+		sent := c.count()
 		rows, _ := load(t, p, 6, 60*time.Second)
-		if n := c.sent - sent; n > rows*3 {
+		if n := c.count() - sent; n > rows*3 {
 			t.Errorf("%d rows sent for %d", n, rows)
 		}
 		calls := 0
@@ -622,6 +652,7 @@ func TestOutageIsProbedCalmlyAndEnds(t *testing.T) {
 				wg.Go(func() { mustApply(t, p, testBatch(fmt.Sprint("x", i), 10)) })
 			}
 			time.Sleep(5 * time.Minute)
+			synctest.Wait()
 			for addr, g := range c.gates {
 				for _, from := range g.times {
 					n := 0
@@ -754,9 +785,11 @@ func TestTablePausesAndGoesOn(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Second / 2)
-		sent := c.sent
+		synctest.Wait()
+		sent := c.count()
 		time.Sleep(10 * time.Minute)
-		if n := (c.sent - sent) / 10; n < 15 || n > 40 {
+		synctest.Wait()
+		if n := (c.count() - sent) / 10; n < 15 || n > 40 {
 			t.Errorf("%d tries in 10 min", n)
 		}
 		// Another table does not wait.
@@ -947,6 +980,7 @@ func TestIdleConnectionsAreRecycled(t *testing.T) {
 		}
 		for i := range 10 {
 			time.Sleep(40 * time.Second)
+			synctest.Wait()
 			if g.open > 1 && i > 0 {
 				t.Errorf("%d connections after idling", g.open)
 			}
@@ -955,6 +989,7 @@ func TestIdleConnectionsAreRecycled(t *testing.T) {
 			}
 		}
 		time.Sleep(50 * time.Second)
+		synctest.Wait()
 		if g.open != 0 {
 			t.Errorf("%d connections idle for 50 s", g.open)
 		}
@@ -1003,6 +1038,7 @@ func TestPacerIsAskedBeforeEveryAttempt(t *testing.T) {
 		}
 		load(t, p, 6, 10*time.Second)
 		time.Sleep(time.Minute) // a probe may be under way
+		synctest.Wait()
 		attempts := 0
 		for _, g := range c.gates {
 			attempts += g.calls

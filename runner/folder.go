@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -24,6 +25,7 @@ const format = 1
 type folder struct {
 	dir  string
 	lock *checkpoints.FileLock
+	log  *slog.Logger // of what is damaged and could be done without; nil: discarded
 }
 
 type jobRecord struct {
@@ -41,8 +43,8 @@ type resultRecord struct {
 func (r *resultRecord) ended() bool { return r.State == Done || r.State == DeadLetters }
 
 // openFolder makes the job's folder and takes its lock.
-func openFolder(root, job string) (*folder, error) {
-	f := &folder{dir: filepath.Join(root, job)}
+func openFolder(root, job string, log *slog.Logger) (*folder, error) {
+	f := &folder{dir: filepath.Join(root, job), log: log}
 	var err error
 	if f.lock, err = checkpoints.Lock(filepath.Join(f.dir, "lock")); err != nil {
 		return nil, err
@@ -62,12 +64,19 @@ func (f *folder) record(run, name string) *checkpoints.Record {
 	return r
 }
 
-func read[T any](rec *checkpoints.Record) (T, error) {
+func (f *folder) warn(warning string) {
+	if warning != "" && f.log != nil {
+		f.log.Warn(warning)
+	}
+}
+
+func read[T any](f *folder, rec *checkpoints.Record) (T, error) {
 	var v T
-	payload, _, err := rec.Load()
+	payload, warning, err := rec.Load()
 	if err != nil {
 		return v, err
 	}
+	f.warn(warning)
 	if err := json.Unmarshal(payload, &v); err != nil {
 		return v, fmt.Errorf("read %s: %w", filepath.Join(rec.Dir, rec.Name), err)
 	}
@@ -83,7 +92,7 @@ func save(rec *checkpoints.Record, v any) error {
 }
 
 func (f *folder) job() (jobRecord, error) {
-	r, err := read[jobRecord](f.record("", "job"))
+	r, err := read[jobRecord](f, f.record("", "job"))
 	if errors.Is(err, checkpoints.ErrNone) {
 		return jobRecord{}, nil
 	}
@@ -93,7 +102,7 @@ func (f *folder) job() (jobRecord, error) {
 func (f *folder) saveJob(r jobRecord) error { return save(f.record("", "job"), r) }
 
 func (f *folder) plan(run string) (*Plan, error) {
-	p, err := read[Plan](f.record(run, "plan"))
+	p, err := read[Plan](f, f.record(run, "plan"))
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +113,7 @@ func (f *folder) savePlan(p *Plan) error { return save(f.record(p.Run, "plan"), 
 
 // result gives how a run ended last, or nil when it never did.
 func (f *folder) result(run string) (*resultRecord, error) {
-	r, err := read[resultRecord](f.record(run, "result"))
+	r, err := read[resultRecord](f, f.record(run, "result"))
 	if errors.Is(err, checkpoints.ErrNone) {
 		return nil, nil
 	}

@@ -77,7 +77,7 @@ func Replay(ctx context.Context, cfg Config, remap bool) (ReplayResult, error) {
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.disconnect()
 	var err error
-	if r.folder, err = openFolder(cfg.StateDir, cfg.Job.Name); err != nil {
+	if r.folder, err = openFolder(cfg.StateDir, cfg.Job.Name, cfg.Log); err != nil {
 		return res, err
 	}
 	defer r.folder.close()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"runtime"
@@ -76,6 +75,7 @@ type run struct {
 	books    checkpoints.Totals // of earlier processes
 	capacity int                // flights that keep every gateway busy
 	active   atomic.Int64       // shards being moved
+	moving   atomic.Bool        // from the first shard on
 
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -138,7 +138,7 @@ func (r *run) execute() Result {
 	stopWatch := r.watchDrain()
 	defer stopWatch()
 	if !r.cfg.DryRun {
-		f, err := openFolder(r.cfg.StateDir, r.cfg.Job.Name)
+		f, err := openFolder(r.cfg.StateDir, r.cfg.Job.Name, r.log)
 		if err != nil {
 			return r.ended(err)
 		}
@@ -175,8 +175,12 @@ func (r *run) watchDrain() (stop func()) {
 			return
 		}
 		r.startDrain()
+		wait := drainFor
+		if !r.moving.Load() {
+			wait = 0 // nothing is in flight yet, and planning may be waiting for gateways
+		}
 		select {
-		case <-time.After(drainFor):
+		case <-time.After(wait):
 			r.cancel(errDrained)
 		case <-quit:
 		}
@@ -277,6 +281,7 @@ func (r *run) load() error {
 	if err != nil {
 		return err
 	}
+	r.folder.warn(store.Warning())
 	r.books = totals
 	r.saver = newSaver(store, marks)
 	return nil
@@ -551,6 +556,7 @@ func (r *run) begin() error {
 // move runs the shards that are not done.
 func (r *run) move() {
 	r.mon.setPhase("moving")
+	r.moving.Store(true)
 	var total int64
 	for _, s := range r.plan.Layout.Shards {
 		total += s.Bytes
@@ -719,9 +725,7 @@ func stateOf(err error) (State, string) {
 	case errors.As(err, &stop), errors.As(err, &outage), errors.As(err, &tableErr):
 		return Stopped, err.Error()
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return Stopped, err.Error() + ": make room and run the same command again to go on"
-	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		return Failed, err.Error() + ": the folder must be writable (--state names another)"
+		return Stopped, err.Error() // what to do is said where it is written
 	}
 	return Failed, err.Error()
 }

@@ -34,6 +34,9 @@ func genCommand() *cobra.Command {
 			ctx, stop := interruptible()
 			defer stop()
 			o.Options.Profile, o.Options.ID = dumpgen.Profile(o.profile), dumpgen.ID(o.id)
+			if err := o.Options.Validate(); err != nil {
+				return usageError{err}
+			}
 			path := args[0]
 			flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 			if o.force {

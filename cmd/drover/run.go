@@ -145,7 +145,7 @@ func logger(w io.Writer, tty bool) *slog.Logger {
 	if os.Getenv("DROVER_DEBUG") != "" {
 		level = slog.LevelDebug
 	}
-	return slog.New(tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !tty}))
+	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !tty}))
 }
 
 // signals gives the first SIGINT or SIGTERM as a closed channel, and calls second on the next.

@@ -47,7 +47,6 @@ func serve(t testing.TB, s *tableServer) Table {
 		t.Fatal(err)
 	}
 	server := thrift.NewTSimpleServer4(thrift2.NewTHBaseServiceProcessor(s), sock, thrift.NewTBufferedTransportFactory(1<<16), thrift.NewTBinaryProtocolFactoryConf(nil))
-	server.SetLogger(thrift.NopLogger)
 	done := make(chan error, 1)
 	go func() { done <- server.AcceptLoop() }()
 	t.Cleanup(func() {
@@ -259,7 +258,8 @@ func TestSources(t *testing.T) {
 	}
 	end := []byte{0xff, 0xff, 0xff, 0xff}
 	archive := bytes.Join([][]byte{
-		{0x6d, 0xe2, 0x99, 0x81}, document(t, bson.D{{Key: "version", Value: "0.1"}}), document(t, bson.D{{Key: "db", Value: "x"}}), end,
+		{0x6d, 0xe2, 0x99, 0x81},
+		document(t, bson.D{{Key: "version", Value: "0.1"}}), document(t, bson.D{{Key: "db", Value: "x"}}), end,
 		namespace("people", false), docs[0], end,
 		namespace("other", false), document(t, bson.D{{Key: "_id", Value: "zz"}}), end,
 		namespace("people", false), docs[1], docs[2], end,
