@@ -2,6 +2,9 @@
 
 SHELL   := bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
+# No C: one static binary, and no compiler needed beside Go's.
+export CGO_ENABLED := 0
+
 GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
 .PHONY: help build demo test check prove bench fuzz stack thrift clean
@@ -10,7 +13,7 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 build: ## build bin/drover, one static binary
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/drover ./cmd/drover
+	go build $(GOFLAGS_BUILD) -o bin/drover ./cmd/drover
 
 demo: build ## the main job on embedded parts: 200,000 documents, killed half way, resumed
 	@./demo.sh

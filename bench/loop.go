@@ -144,7 +144,7 @@ func (l *loop) row(doc []byte) error {
 		b = append(b, 0)
 	}
 	binary.BigEndian.PutUint32(b[cells:], n)
-	l.out = append(b, 8, 0, 6, 0, 0, 0, 2, 0) // SYNC_WAL
+	l.out = append(b, 8, 0, 6, 0, 0, 0, 3, 0) // SYNC_WAL
 	l.rows++
 	return nil
 }

@@ -168,7 +168,7 @@ func (b *bench) mutators(ctx context.Context, c *cluster, cells string) ([]conte
 	}
 	var all []contestant
 	for _, threads := range []int{1, 4} {
-		all = append(all, contestant{fmt.Sprintf("BufferedMutator, %d threads", threads), func(ctx context.Context, table string) (wall, cpu time.Duration, err error) {
+		all = append(all, contestant{fmt.Sprintf("BufferedMutator, threads: %d", threads), func(ctx context.Context, table string) (wall, cpu time.Duration, err error) {
 			bin, args := c.Java(dir, "Load", table, cells, fmt.Sprint(threads))
 			cmd := exec.CommandContext(ctx, bin, args...)
 			var out, errs bytes.Buffer
@@ -223,10 +223,7 @@ func (b *bench) scripts(ctx context.Context, c *cluster, cells string) ([]contes
 	}
 	var all []contestant
 	for _, processes := range []int{1, 4} {
-		name := "happybase, 1 process"
-		if processes > 1 {
-			name = fmt.Sprintf("happybase, %d processes", processes)
-		}
+		name := fmt.Sprintf("happybase, processes: %d", processes)
 		all = append(all, contestant{name, func(ctx context.Context, table string) (wall, cpu time.Duration, err error) {
 			return together(ctx, processes, func(ctx context.Context, i int) *exec.Cmd {
 				return exec.CommandContext(ctx, python, script, port, table, cells, "1000", fmt.Sprint(i), fmt.Sprint(processes))

@@ -806,7 +806,7 @@ func TestSignals(t *testing.T) {
 			}
 		})
 		took := time.Since(second)
-		r.ends(t, 130, "second signal")
+		r.ends(t, 130, "run the same command again to go on")
 		if second.IsZero() || took > 15*time.Second {
 			t.Errorf("second signal at %v, end %v later, want at once and not after the 30 s that a first one may take", second, took)
 		}
@@ -829,7 +829,7 @@ func TestLimitDryRunAndAgain(t *testing.T) {
 			t.Errorf("the dry run gave %s", r.stdout)
 		}
 		plan := drover(t, "plan", yaml).must(t, 0)
-		for _, s := range []string{"shard 0", "table dry", "to create  with 4 regions", "objectid", "cells", "would die"} {
+		for _, s := range []string{"shard 0", "table dry", "to create  with 4 regions", "objectId", "cells", "would die"} {
 			if !strings.Contains(plan.stdout, s) {
 				t.Errorf("the plan does not show %q:\n%s", s, plan.stdout)
 			}

@@ -23,8 +23,7 @@ func TestStack(t *testing.T) {
 		desc := &thrift2.TTableDescriptor{TableName: table, Columns: []*thrift2.TColumnFamilyDescriptor{{Name: []byte("d")}}}
 		return c.CreateTable(ctx, desc, [][]byte{{'1'}, {'2'}, {'3'}, {'4'}, {'5'}})
 	}))
-	write := func(from, to int) {
-		t.Helper()
+	write := func(from, to int) error {
 		var puts []*thrift2.TPut
 		timestamp := int64(5)
 		for i := from; i < to; i++ {
@@ -32,11 +31,11 @@ func TestStack(t *testing.T) {
 				Family: []byte("d"), Qualifier: []byte("q"), Value: []byte("v"), Timestamp: &timestamp,
 			}}})
 		}
-		must(t, gatewayCall(s, func(ctx context.Context, c *thrift2.THBaseServiceClient) error {
+		return gatewayCall(s, func(ctx context.Context, c *thrift2.THBaseServiceClient) error {
 			return c.PutMultiple(ctx, []byte(name), puts)
-		}))
+		})
 	}
-	count := func(want int64) {
+	count := func(t *testing.T, want int64) {
 		t.Helper()
 		v, err := check.CountVersions(t.Context(), check.Table{Addr: s.Addrs()[0], Name: name})
 		must(t, err)
@@ -44,8 +43,8 @@ func TestStack(t *testing.T) {
 			t.Errorf("got %+v, want %d rows of one cell", v, want)
 		}
 	}
-	write(0, 600)
-	count(600)
+	must(t, write(0, 600))
+	count(t, 600)
 
 	t.Run("region servers share the regions", func(t *testing.T) {
 		servers := map[int32]bool{}
@@ -94,9 +93,9 @@ func TestStack(t *testing.T) {
 		must(t, s.RegionServers[0].Kill())
 		must(t, s.RegionServers[0].Restart(t.Context()))
 		t.Logf("back after %.1f s", time.Since(began).Seconds())
-		count(600)
-		write(600, 1200)
-		count(1200)
+		count(t, 600) // waits until its regions are served again
+		must(t, write(600, 1200))
+		count(t, 1200)
 	})
 	t.Run("what a test left dead is mended", func(t *testing.T) {
 		must(t, s.Gateways[0].Kill())

@@ -2,6 +2,7 @@ package hbase
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -169,31 +171,39 @@ func (c *Conn) readDeletes(typ byte) int {
 	return n
 }
 
-// Exists tells for each of the rows of b whether its first put is in the table with exactly its timestamp, in one call.
-// A row that puts nothing counts as there.
+// Exists tells for each of the rows of b whether all that it puts is in the table, each cell with its timestamp and its value,
+// in one call. A cell's timestamp alone would not tell: where timestamps come from the documents, an earlier run with another
+// mapping may have put something else there. A row that puts nothing counts as there.
 func (c *Conn) Exists(ctx context.Context, table string, b *Batch, rows []int) ([]bool, error) {
 	found := make([]bool, len(rows))
 	gets := make([]*thrift2.TGet, 0, len(rows))
-	asked := make([]int, 0, len(rows))
+	asked := make([][]Cell, 0, len(rows)) // what each get asks for
+	of := make([]int, 0, len(rows))       // the index in rows that it is for
 	for i, row := range rows {
 		found[i] = true
+		first := len(gets) // a get has one timestamp, and a row may have several
 		for cell := range b.rowCells(row) {
-			if cell.Op == Put {
-				asked = append(asked, i)
-				gets = append(gets, &thrift2.TGet{
-					Row:       b.Key(row),
-					Columns:   []*thrift2.TColumn{{Family: cell.Family, Qualifier: notNil(cell.Qualifier)}},
-					Timestamp: &cell.Timestamp,
-				})
+			if cell.Op != Put {
+				continue
 			}
-			break
+			at := first
+			for at < len(gets) && *gets[at].Timestamp != cell.Timestamp {
+				at++
+			}
+			if at == len(gets) {
+				gets = append(gets, &thrift2.TGet{Row: b.Key(row), Timestamp: &cell.Timestamp})
+				asked = append(asked, nil)
+				of = append(of, i)
+			}
+			gets[at].Columns = append(gets[at].Columns, &thrift2.TColumn{Family: cell.Family, Qualifier: notNil(cell.Qualifier)})
+			asked[at] = append(asked[at], cell)
 		}
 	}
 	if len(gets) == 0 {
 		return found, nil
 	}
 	err := c.bounded(ctx, func() error {
-		answers, err := c.client.ExistsAll(ctx, []byte(table), gets)
+		answers, err := c.client.GetMultiple(ctx, []byte(table), gets)
 		if err != nil {
 			return err
 		}
@@ -201,14 +211,24 @@ func (c *Conn) Exists(ctx context.Context, table string, b *Batch, rows []int) (
 			return garbage("%d answers for %d rows", len(answers), len(gets))
 		}
 		for i, there := range answers {
-			found[asked[i]] = there
+			found[of[i]] = found[of[i]] && holds(there, asked[i])
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, c.wrap(err, "look for", "in", table, len(gets))
+		return nil, c.wrap(err, "look for", "in", table, len(rows))
 	}
 	return found, nil
+}
+
+// holds tells whether a result has every one of the cells.
+func holds(r *thrift2.TResult_, cells []Cell) bool {
+	return !slices.ContainsFunc(cells, func(want Cell) bool {
+		return !slices.ContainsFunc(r.ColumnValues, func(have *thrift2.TColumnValue) bool {
+			return bytes.Equal(have.Family, want.Family) && bytes.Equal(have.Qualifier, want.Qualifier) &&
+				have.GetTimestamp() == want.Timestamp && bytes.Equal(have.Value, want.Value)
+		})
+	})
 }
 
 // notNil keeps an empty qualifier on the wire, where an absent one would mean the whole family.

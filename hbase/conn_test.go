@@ -86,18 +86,22 @@ func (s *store) DeleteMultiple(_ context.Context, table []byte, deletes []*thrif
 	return []*thrift2.TDelete{}, err
 }
 
-func (s *store) ExistsAll(_ context.Context, table []byte, gets []*thrift2.TGet) ([]bool, error) {
+func (s *store) GetMultiple(_ context.Context, table []byte, gets []*thrift2.TGet) ([]*thrift2.TResult_, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t, err := s.table(string(table))
 	if err != nil {
 		return nil, err
 	}
-	out := make([]bool, len(gets))
+	out := make([]*thrift2.TResult_, len(gets))
 	for i, g := range gets {
+		out[i] = &thrift2.TResult_{Row: g.Row, ColumnValues: []*thrift2.TColumnValue{}}
 		for _, v := range t.rows[string(g.Row)] {
-			c := g.Columns[0]
-			out[i] = out[i] || bytes.Equal(v.Family, c.Family) && bytes.Equal(v.Qualifier, c.Qualifier) && c.Qualifier != nil && *v.Timestamp == g.GetTimestamp()
+			if slices.ContainsFunc(g.Columns, func(c *thrift2.TColumn) bool {
+				return bytes.Equal(v.Family, c.Family) && bytes.Equal(v.Qualifier, c.Qualifier) && c.Qualifier != nil && *v.Timestamp == g.GetTimestamp()
+			}) {
+				out[i].ColumnValues = append(out[i].ColumnValues, v)
+			}
 		}
 	}
 	return out, nil
@@ -210,9 +214,13 @@ func TestConn(t *testing.T) {
 				t.Errorf("%d rows put and %d deletes, want 999 and 100", n, d)
 			}
 			delete(s.tables["t"].rows, "0500")
+			cells := s.tables["t"].rows["0501"] // its last cell: same column, same time, another value
+			other := *cells[len(cells)-1]
+			other.Value = []byte("another mapping's")
+			cells[len(cells)-1] = &other
 			s.mu.Unlock()
 			found, err := c.Exists(ctx, "t", b, []int{499, 500, 7, 501})
-			if err != nil || !slices.Equal(found, []bool{true, false, true, true}) {
+			if err != nil || !slices.Equal(found, []bool{true, false, true, false}) {
 				t.Errorf("exists: %v, %v", found, err)
 			}
 

@@ -9,27 +9,29 @@ import (
 
 // How a gateway's health is judged. Each number says why it is what it is.
 const (
-	// A call has a fixed cost beside its rows and bytes. Work is counted in units so that calls of any size compare: 64 for
-	// the call, one for a row, one for each KiB.
+	// A call has a fixed cost beside its rows and bytes. Work is counted in units so that calls of any size compare: 64
+	// for the call, one for a row, one for each KiB.
 	callUnits = 64
 
-	// The weight of a call in the estimate, and how many times over the estimate it counts at most: single calls are slow for
-	// reasons that are not the gateway's, such as a flush. Three slow ones in a row are believed.
+	// The weight of a call in the estimate, and how many times over the estimate it counts at most: single calls are
+	// slow for reasons that are not the gateway's, such as a flush. Three slow ones in a row are believed.
 	callWeight, callBound = 0.15, 3
 
 	// A gateway that gets no call because it was slow is thought half as slow after this long, so that it is tried again.
 	// Each try that disappoints doubles it.
 	shortestForgive, longestForgive = 10 * time.Second, 2 * time.Minute
 
-	// A call this many times over its estimate is overdue: with no answer from its gateway meanwhile, the others are preferred.
+	// A call this many times over its estimate is overdue: with no answer from its gateway meanwhile, the others are
+	// preferred.
 	overdueFactor = 4
 	overdueFloor  = 250 * time.Millisecond
 
 	// A gateway that answers nothing for this many times the estimate, while others do, hangs: its calls are cut.
 	hungFactor = 2
 
-	// A call is bounded by this many times its estimate. The floor bounds what a hanging gateway costs, the ceiling what a
-	// slow cluster may take before a batch is sent twice. Without any estimate the cluster may still be warming up.
+	// A call is bounded by this many times its estimate. The floor bounds what a hanging gateway costs, the ceiling
+	// what a slow cluster may take before a batch is sent twice. Without any estimate the cluster may still be warming
+	// up.
 	timeoutFactor   = 8
 	shortestTimeout = 3 * time.Second
 	longestTimeout  = 60 * time.Second
@@ -138,16 +140,17 @@ func (p *Pool) unitLocked(g *gateway) float64 {
 	return p.est.unit
 }
 
-// suspectLocked tells whether the gateway is silent for longer than its calls should take. Silence counts, and not the age of
-// one call, because a call may wait for a stuck region that is no fault of the gateway.
+// suspectLocked tells whether the gateway is silent for longer than its calls should take. Silence counts, and not the
+// age of one call, because a call may wait for a stuck region that is no fault of the gateway.
 func (p *Pool) suspectLocked(g *gateway, now time.Time) bool {
 	quiet, c := g.quiet(now)
 	unit := p.unitLocked(g)
 	return c != nil && unit > 0 && quiet > max(seconds(overdueFactor*unit*c.units), overdueFloor)
 }
 
-// cutLocked cuts the calls that are better made elsewhere: those of a gateway that is silent for too long, and those that take
-// too long at one that has become slow. Another gateway's answer in the meantime is the evidence that it is not the cluster.
+// cutLocked cuts the calls that are better made elsewhere: those of a gateway that is silent for too long, and those
+// that take too long at one that has become slow. Another gateway's answer in the meantime is the evidence that it is
+// not the cluster.
 func (p *Pool) cutLocked(g *gateway, now time.Time) {
 	quiet, oldest := g.quiet(now)
 	if oldest == nil {
@@ -250,9 +253,9 @@ func (p *Pool) chooseLocked(w *waiter, now time.Time) *gateway {
 	return g
 }
 
-// tooLate is how many times longer than elsewhere a call may take before it is better to wait for a connection elsewhere. A
-// batch that is late holds its shard's watermark, and so those that were sent after it, of which there are not many more
-// than connections.
+// tooLate is how many times longer than elsewhere a call may take before it is better to wait for a connection
+// elsewhere. A batch that is late holds its shard's watermark, and so those that were sent after it, of which there are
+// not many more than connections.
 const tooLate = 1.7
 
 // candidate is a gateway for a call. Seconds a unit.
@@ -262,9 +265,9 @@ type candidate struct {
 	done float64 // when the call would be done, thought of as the last in a queue that is worked off in order
 }
 
-// cheapestLocked chooses among the gateways that are eligible; some tells whether there are any. Of those that would not be
-// too late and have a free connection, it takes the cheaper of two random ones (of all, when they are few), so that many
-// processes do not run to the same gateway.
+// cheapestLocked chooses among the gateways that are eligible; some tells whether there are any. Of those that would
+// not be too late and have a free connection, it takes the cheaper of two random ones (of all, when they are few), so
+// that many processes do not run to the same gateway.
 func (p *Pool) cheapestLocked(now time.Time, eligible func(*gateway) bool) (choice *gateway, some bool) {
 	const few = 4
 	p.free = p.free[:0]

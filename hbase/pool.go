@@ -21,15 +21,15 @@ type Endpoint struct {
 	Addr string // host:port
 }
 
-// Pacer holds back what costs a table: puts, deletes, their repeats and halves, probes, and reads of rows that were refused.
-// Its methods are called by many goroutines at once.
+// Pacer holds back what costs a table: puts, deletes, their repeats and halves, probes, and reads of rows that were
+// refused. Its methods are called by many goroutines at once.
 type Pacer interface {
-	// Wait is called before every attempt, with what the attempt carries: encoded bytes, and rows, which are 0 for a read. It
-	// returns when they may be sent; an error, which should be ctx's, ends the Apply.
+	// Wait is called before every attempt, with what the attempt carries: encoded bytes, and rows, which are 0 for a
+	// read. It returns when they may be sent; an error, which should be ctx's, ends the Apply.
 	Wait(ctx context.Context, table string, rows, bytes int) error
 
-	// Observe is called after every attempt that was not cut by its caller: 0 for success, else the kind of its error and the
-	// wait that the server asks for.
+	// Observe is called after every attempt that was not cut by its caller: 0 for success, else the kind of its error
+	// and the wait that the server asks for.
 	Observe(table string, kind Kind, wait time.Duration)
 }
 
@@ -38,27 +38,29 @@ type PoolOptions struct {
 	Transport Transport
 	Pacer     Pacer // nil: no pacing
 
-	// Connections bounds the calls in flight to each gateway. A threadpool gateway holds a thread for each connection, of the
-	// 1000 that it has for all its clients. 0 is 8.
+	// Connections bounds the calls in flight to each gateway. A threadpool gateway holds a thread for each connection,
+	// of the 1000 that it has for all its clients. 0 is 8.
 	Connections int
 
-	// OutageLimit is how long nothing may succeed before Apply and Call give up, with *OutageError or *TableError. 0 is for ever.
+	// OutageLimit is how long nothing may succeed before Apply and Call give up, with *OutageError or *TableError. 0 is
+	// for ever.
 	OutageLimit time.Duration
 
 	Log *slog.Logger // nil: discarded
 
-	// Paused is told when a table pauses, with the reason, and with "" when it goes on; the same for all gateways with table "".
-	// It must not block, and may call Stats only. May be nil.
+	// Paused is told when a table pauses, with the reason, and with "" when it goes on; the same for all gateways with
+	// table "". It must not block, and may call Stats only. May be nil.
 	Paused func(table, reason string)
 }
 
 const defaultConnections = 8
 
-// ErrClosed is what Apply and Call return when the pool is closed meanwhile. What they had sent may or may not be written.
+// ErrClosed is what Apply and Call return when the pool is closed meanwhile. What they had sent may or may not be
+// written.
 var ErrClosed = errors.New("the pool of gateways is closed")
 
-// link is what the pool needs of a Conn. One call at a time; an error after which Reusable is false, or a context that ended
-// during a call, is the end of it.
+// link is what the pool needs of a Conn. One call at a time; an error after which Reusable is false, or a context that
+// ended during a call, is the end of it.
 type link interface {
 	PutMultiple(ctx context.Context, table string, b *Batch, lo, hi int) error
 	DeleteMultiple(ctx context.Context, table string, b *Batch, lo, hi int) error
@@ -69,11 +71,12 @@ type link interface {
 	Close() error
 }
 
-// Pool sends batches through the gateways of one cluster, and alone retries. For each call it picks the gateway that is likely to be
-// done with it first; one that breaks or falls silent is set aside and comes back after one call that works.
+// Pool sends batches through the gateways of one cluster, and alone retries. For each call it picks the gateway that is
+// likely to be done with it first; one that breaks or falls silent is set aside and comes back after one call that
+// works.
 //
-// A pool has one goroutine of its own, which looks after silent gateways, idle connections and waiting calls, and one for each
-// probe of a gateway. Its methods may be called by many goroutines at once.
+// A pool has one goroutine of its own, which looks after silent gateways, idle connections and waiting calls, and one
+// for each probe of a gateway. Its methods may be called by many goroutines at once.
 type Pool struct {
 	opts        PoolOptions
 	connections int
@@ -137,8 +140,8 @@ func (p *Pool) start() { p.wg.Go(p.tend) }
 // Connections is how many calls a gateway may have in flight.
 func (p *Pool) Connections() int { return p.connections }
 
-// Update replaces the set of gateways. Connections to those no longer in it are closed, after the call they carry. With an
-// empty set Apply and Call wait as when all gateways are down.
+// Update replaces the set of gateways. Connections to those no longer in it are closed, after the call they carry. With
+// an empty set Apply and Call wait as when all gateways are down.
 func (p *Pool) Update(eps []Endpoint) {
 	p.mu.Lock()
 	defer p.unlock()
@@ -168,8 +171,8 @@ func (p *Pool) Update(eps []Endpoint) {
 	p.dispatchLocked(time.Now())
 }
 
-// Close closes every connection and waits for the pool's goroutines. Apply and Call calls under way are cut and return ErrClosed:
-// what they had sent may or may not be written. Safe to call more than once.
+// Close closes every connection and waits for the pool's goroutines. Apply and Call calls under way are cut and return
+// ErrClosed: what they had sent may or may not be written. Safe to call more than once.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -336,8 +339,8 @@ func (p *Pool) lastErrorsLocked() []string {
 	return last
 }
 
-// OutageError says that nothing succeeded through any gateway for as long as the outage limit allows. Nothing is lost by trying again
-// later.
+// OutageError says that nothing succeeded through any gateway for as long as the outage limit allows. Nothing is lost
+// by trying again later.
 type OutageError struct {
 	For  time.Duration
 	Last []string // for each gateway its address and the last error
@@ -561,8 +564,9 @@ func (p *Pool) tendLocked(now time.Time) time.Duration {
 	return 0
 }
 
-// probe tries a gateway that was set aside, with a row that is known to be accepted: it goes the way that rows go, and putting it
-// again changes nothing. No batch is put at risk for it. The gateway stays aside for all others until it has answered.
+// probe tries a gateway that was set aside, with a row that is known to be accepted: it goes the way that rows go, and
+// putting it again changes nothing. No batch is put at risk for it. The gateway stays aside for all others until it has
+// answered.
 func (p *Pool) probe(g *gateway, k *known) {
 	size := k.b.Bytes()
 	if p.pace(p.root, k.table, 1, size) == nil {
@@ -596,9 +600,9 @@ func (p *Pool) observe(table string, a answer) {
 	}
 }
 
-// Call makes a call that is not rows: f is called with a connection to a healthy gateway, again while the cluster is busy, and through
-// another gateway when one fails. What f does must bear being done twice, for an answer may be lost. Errors of other kinds,
-// and f's own, are returned. what says what is done, as "create table t". Calls are not paced.
+// Call makes a call that is not rows: f is called with a connection to a healthy gateway, again while the cluster is
+// busy, and through another gateway when one fails. What f does must bear being done twice, for an answer may be lost.
+// Errors of other kinds, and f's own, are returned. what says what is done, as "create table t". Calls are not paced.
 func (p *Pool) Call(ctx context.Context, what string, f func(ctx context.Context, c *Conn) error) error {
 	return p.call(ctx, what, func(ctx context.Context, l link) error {
 		c, _ := l.(*Conn)

@@ -91,8 +91,14 @@ func TestProofIsComplete(t *testing.T) {
 					events = append(events, event{l.addr, string(b.Key(lo)), k == Never})
 				}
 			}
-			mustApply(t, p, testBatch("w", 1))
-			c.bad["x00001"] = true
+			// The first gateway is the one to choose, were it not for the proof.
+			for _, addr := range gateways[1:] {
+				c.gates[addr].slow = 6
+			}
+			for i := range 50 {
+				mustApply(t, p, testBatch(fmt.Sprint("w", i), 1))
+			}
+			c.set(func() { c.bad["x00001"] = true })
 			a := mustApply(t, p, testBatch("x", 2))
 			if !slices.Equal(refusedRows(a), []int{1}) {
 				t.Fatalf("%+v", a)
@@ -113,6 +119,46 @@ func TestProofIsComplete(t *testing.T) {
 				t.Errorf("%d refusals through %v", refusals, through)
 			}
 		})
+	}
+}
+
+// The table stops taking rows in the middle of a proof.
+func TestProofNeedsTheWitness(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		mustApply(t, p, testBatch("w", 5))
+		c.partial = false
+		c.bad["x00001"] = true
+		alone := 0
+		c.record = func(_ *fakeLink, b *Batch, lo, hi int, err error) {
+			if hi-lo == 1 && string(b.Key(lo)) == "x00001" && err != nil {
+				alone++
+			}
+			if hi-lo == 1 && string(b.Key(lo)) == "x00000" && err == nil {
+				c.rowFault = true
+				clear(c.bad)
+			}
+		}
+		time.AfterFunc(time.Minute, func() { c.set(func() { c.rowFault = false }) })
+		if a := mustApply(t, p, testBatch("x", 2)); len(a.Refused) > 0 || alone < proofRefusals {
+			t.Errorf("%+v after %d refusals", a, alone)
+		}
+		c.check(t, 7)
+	})
+}
+
+// What was sent before a table paused, and is acknowledged late, does not let it go on.
+func TestLateAcknowledgementDoesNotResume(t *testing.T) {
+	p := newPool(PoolOptions{}, nil)
+	tab := p.table("t")
+	g := &gateway{addr: "a:1"}
+	p.pause(tab, answer{g: g, seq: 5}, "disabled", false, false)
+	p.ack(tab, answer{g: g, began: 4, seq: 6}, nil, -1)
+	if tab.reason == "" {
+		t.Error("goes on after a late acknowledgement")
+	}
+	p.ack(tab, answer{g: g, began: 5, seq: 7}, nil, -1)
+	if tab.reason != "" {
+		t.Error("does not go on")
 	}
 }
 

@@ -36,8 +36,7 @@ type cluster struct {
 	maxRows  int           // more are too many; 0 is any
 	gates    map[string]*fakeGateway
 
-	sent    int // rows
-	perAddr map[string]int
+	sent int // rows
 	// script, when set, decides a put's fate before all else; n counts the calls to that gateway from 0.
 	script func(addr string, n int) (err error, applied bool)
 	record func(l *fakeLink, b *Batch, lo, hi int, err error)

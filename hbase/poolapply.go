@@ -10,8 +10,8 @@ import (
 	"drover/crashpoint"
 )
 
-// Refusal is a row that HBase will never take, with proof: the row alone got the same error three times, through two gateways where
-// two are healthy, and another row of the table was accepted through each of them afterwards.
+// Refusal is a row that HBase will never take, with proof: the row alone got the same error three times, through two
+// gateways where two are healthy, and another row of the table was accepted through each of them afterwards.
 type Refusal struct {
 	Row      int // of the batch
 	Reason   string
@@ -27,10 +27,10 @@ type Applied struct {
 	Call     time.Duration // for gateways and their answers
 }
 
-// Apply sends a batch, its puts and then its deletes, and blocks until every row is acknowledged or proved refused, whatever happens to
-// gateways and table meanwhile. Only the end of ctx, *OutageError, *TableError, a Pacer's error and ErrClosed end it before; what
-// of the batch is written is then unknown. The batch must not change until Apply returns. A row that was refused is not
-// deleted from.
+// Apply sends a batch, its puts and then its deletes, and blocks until every row is acknowledged or proved refused,
+// whatever happens to gateways and table meanwhile. Only the end of ctx, *OutageError, *TableError, a Pacer's error and
+// ErrClosed end it before; what of the batch is written is then unknown. The batch must not change until Apply returns.
+// A row that was refused is not deleted from.
 func (p *Pool) Apply(ctx context.Context, name string, b *Batch) (Applied, error) {
 	if b.Rows() == 0 {
 		return Applied{}, nil
@@ -136,7 +136,8 @@ func (a *apply) accepted(b *Batch) []piece {
 	return pieces
 }
 
-// run sends until nothing is left. Rows that were refused come last, so that the others are witnesses of the table's health.
+// run sends until nothing is left. Rows that were refused come last, so that the others are witnesses of the table's
+// health.
 func (a *apply) run() error {
 	for {
 		var pc piece
@@ -275,10 +276,10 @@ func (a *apply) split(pc piece, parts int) {
 
 // refused looks for the row that a never error is about.
 //
-// One read tells which rows of a piece are there after all, and only the rest is sent again. Where that tells nothing, the
-// piece is sent in four parts: with halves, every row would be sent once and a half on the way to the bad one twice over,
-// with quarters all levels below the first together are a third of the piece. So a refused row costs at most 4/3 of its
-// batch, and the few calls of the proof.
+// One read tells which rows of a piece are there after all, and only the rest is sent again. Where that tells nothing,
+// the piece is sent in four parts: with halves, every row would be sent once and a half on the way to the bad one twice
+// over, with quarters all levels below the first together are a third of the piece. So a refused row costs at most 4/3
+// of its batch, and the few calls of the proof.
 func (a *apply) refused(pc piece, ans answer, probing bool) error {
 	if a.never == 0 {
 		a.never = ans.seq
@@ -340,8 +341,8 @@ func (a *apply) refused(pc piece, ans answer, probing bool) error {
 	return nil
 }
 
-// aloneLimit is how many rows are refused alone, while the table was never seen to accept any, before the table is thought to be at
-// fault and paused. It goes on being tried, with the rows that are left.
+// aloneLimit is how many rows are refused alone, while the table was never seen to accept any, before the table is
+// thought to be at fault and paused. It goes on being tried, with the rows that are left.
 const aloneLimit = 3
 
 // only copies some rows of a piece.
@@ -415,8 +416,8 @@ const (
 	gone // the gateway can't be asked
 )
 
-// takes tells whether the table accepted a row through the gateway after an answer. When no traffic shows it, a row that was accepted lately is
-// put again.
+// takes tells whether the table accepted a row through the gateway after an answer. When no traffic shows it, a row
+// that was accepted lately is put again.
 func (a *apply) takes(g *gateway, after uint64) (verdict, error) {
 	for try := 0; ; try++ {
 		if a.t.ackedVia(g, after) {

@@ -47,8 +47,8 @@ const (
 	rememberBytes = 64 << 10
 )
 
-// TableError says that a table took no row for as long as the outage limit allows. No row is at fault: when the cause is gone,
-// the run can be resumed.
+// TableError says that a table took no row for as long as the outage limit allows. No row is at fault: when the cause
+// is gone, the run can be resumed.
 type TableError struct {
 	Table  string
 	Reason string
@@ -76,8 +76,8 @@ func (t *table) changedLocked() {
 	}
 }
 
-// gate waits until the table goes on, or until it is the caller's turn to try it. The one that tries must end that, by ack,
-// resume, pause or leave.
+// gate waits until the table goes on, or until it is the caller's turn to try it. The one that tries must end that, by
+// ack, resume, pause or leave.
 func (p *Pool) gate(ctx context.Context, t *table, began time.Time) (probing bool, err error) {
 	for {
 		now := time.Now()
@@ -189,8 +189,8 @@ func (p *Pool) ack(t *table, a answer, b *Batch, i int) {
 	}
 }
 
-// remember copies a row that was accepted, unless another was remembered lately. A row with deletes, or beside some, is left: its put
-// must not come back after them.
+// remember copies a row that was accepted, unless another was remembered lately. A row with deletes, or beside some, is
+// left: its put must not come back after them.
 func (p *Pool) remember(t *table, b *Batch, i int, now time.Time) {
 	if b.HasDeletes() {
 		return
@@ -217,8 +217,8 @@ func (t *table) ackedVia(g *gateway, after uint64) bool {
 	return t.acks[g.addr] > after
 }
 
-// announce tells Paused how things are with a table, or with all gateways, unless it was told so before. Telling the present
-// and not the change keeps late announcements right.
+// announce tells Paused how things are with a table, or with all gateways, unless it was told so before. Telling the
+// present and not the change keeps late announcements right.
 func (p *Pool) announce(name string) {
 	if p.opts.Paused == nil {
 		return

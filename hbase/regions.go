@@ -18,8 +18,8 @@ type Regions struct {
 	servers int
 }
 
-// Regions asks a gateway for the table's regions. Regions move and split: ask again from time to time. What is out of date costs
-// time, not correctness.
+// Regions asks a gateway for the table's regions. Regions move and split: ask again from time to time. What is out of
+// date costs time, not correctness.
 func (p *Pool) Regions(ctx context.Context, table string) (*Regions, error) {
 	var found []*thrift2.THRegionLocation
 	what := "find regions of " + table
@@ -91,5 +91,6 @@ func (r *Regions) Server(key []byte) int { return r.server[r.Index(key)] }
 // Servers is how many region servers have regions of the table.
 func (r *Regions) Servers() int { return r.servers }
 
-// Bounds are the keys between regions, ascending: the split keys that would make a table like this one. Not to be changed.
+// Bounds are the keys between regions, ascending: the split keys that would make a table like this one. Not to be
+// changed.
 func (r *Regions) Bounds() [][]byte { return r.starts[1:] }

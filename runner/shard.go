@@ -90,6 +90,7 @@ type shard struct {
 	landed         chan *flight
 	err            error // the first; nothing is launched after it
 	fresh          bool  // rows were appended since the last look at stale batches
+	limited        bool  // the limit of documents is reached: nothing more is read
 	encoded        int   // bytes encoded from the chunk in hand
 	limitNanos     int64 // decayed, to tell waiting for the limit from waiting for gateways
 	callNanos      int64
@@ -144,9 +145,9 @@ type fed struct {
 	err   error
 }
 
-// move carries the shard from its watermark to its end. It returns nil when everything is settled, errDrained when it was
-// asked to stop, and otherwise what stands in the way; in each case the watermark was handed to the saver, nothing is in
-// flight and no memory is held.
+// move carries the shard from its watermark to its end. It returns nil when everything is settled, errLimit when all that the
+// limit allows is settled, errDrained when it was asked to stop, and otherwise what stands in the way; in each case the
+// watermark was handed to the saver, nothing is in flight and no memory is held.
 func (s *shard) move(ctx context.Context) error {
 	r := s.run
 	rd, err := r.cfg.Job.Source.Open(ctx, r.mem, r.plan.Layout, s.spec, s.cursor)
@@ -209,6 +210,10 @@ func (s *shard) move(ctx context.Context) error {
 			began = time.Now()
 			s.take(f.chunk)
 			r.mon.waited(WaitMapping, time.Since(began))
+			if s.limited {
+				ended = true
+				s.flush()
+			}
 			s.advance()
 		case f := <-s.landed:
 			s.account(time.Since(began), in != nil)
@@ -231,6 +236,9 @@ func (s *shard) move(ctx context.Context) error {
 	}
 	if broken != nil {
 		return broken
+	}
+	if s.limited {
+		return errLimit
 	}
 	return s.close()
 }
@@ -294,8 +302,8 @@ func (s *shard) take(c *jobs.Chunk) {
 			return
 		}
 		if r.limit != nil && !r.limit.take() {
-			s.fail(errLimit)
-			return
+			s.limited = true
+			break
 		}
 		p := place{ref, int32(i)}
 		seq := s.win.Add(p)

@@ -15,7 +15,9 @@ import (
 const (
 	pageRows  = 2000    // most rows in one call
 	pageBytes = 4 << 20 // wanted in one call; a gateway holds a page several times over
-	attempts  = 6       // of one page: regions move while servers come and go
+
+	// How long one page is asked for. Regions of a killed server are away for its session's timeout and some seconds.
+	patience = 2 * time.Minute
 )
 
 // Scan is a pass over a table through one gateway.
@@ -37,23 +39,23 @@ func (s Scan) Each(ctx context.Context, f func(*thrift2.TResult_) error) error {
 		}
 	}()
 	var start []byte
-	want, failures := 16, 0
+	want := 16
+	moved := time.Now() // when the scan last went on
 	for {
 		if s.rows != nil {
 			want = s.rows()
 		}
 		page, err := s.page(ctx, &conn, start, want)
 		if err != nil {
-			failures++
-			if failures == attempts || ctx.Err() != nil {
+			if time.Since(moved) > patience || ctx.Err() != nil {
 				return fmt.Errorf("scan %s from %q via %s: %w", s.Table.Name, start, s.Table.Addr, err)
 			}
-			if err := pause(ctx, time.Duration(failures)*500*time.Millisecond); err != nil {
+			if err := pause(ctx, time.Second); err != nil {
 				return fmt.Errorf("scan %s: %w", s.Table.Name, err)
 			}
 			continue
 		}
-		failures = 0
+		moved = time.Now()
 		size := 0
 		for _, r := range page {
 			if bytes.Compare(r.Row, start) < 0 {

@@ -73,7 +73,7 @@ func (m *marks) add(c *cell) {
 	}
 }
 
-// select gives what the query wants of a stored row, in HBase's order. The cells are parts of stored.
+// pick gives what the query wants of a stored row, in HBase's order. The cells are parts of stored.
 func (q *query) pick(t *table, stored []byte, now int64) ([]cell, error) {
 	all, err := decodeCells(q.cells[:0], stored)
 	if err != nil {

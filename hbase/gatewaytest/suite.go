@@ -26,7 +26,8 @@ type Target struct {
 	// Table gives a table name that nobody used before.
 	Table func() string
 
-	// BrokenSplits tells that createTable with split keys does not work through this gateway, as in HBase 2.6 when framed.
+	// BrokenSplits tells that createTable with split keys, and scans with a time range for a family, do not work through this
+	// gateway, as in HBase 2.6 when framed.
 	BrokenSplits bool
 }
 
@@ -578,9 +579,12 @@ func testScanShape(t *testing.T, c *client) {
 	c.want(table, scan(stamps(1, 2)), "r1 d:a@1=a1 d:b@1=b1 e:a@1=e1")
 	c.want(table, scan(versions(0)))
 	c.want(table, scan(batch(2), versions(9)), "r1 d:a@2=a2 d:a@1=a1", "r1 d:b@1=b1 d:c@3=c3", "r1 e:a@1=e1", "r2 d:b@5=x")
-	c.want(table, scan(func(s *thrift2.TScan) {
-		s.MaxVersions, s.ColFamTimeRangeMap = 9, map[string]*thrift2.TTimeRange{"d": {MinStamp: 1, MaxStamp: 2}}
-	}), "r1 d:a@1=a1 d:b@1=b1 e:a@1=e1")
+	// A framed HBase takes the whole request for the map's key, as it does with split keys, and filters nothing.
+	if !c.to.BrokenSplits {
+		c.want(table, scan(func(s *thrift2.TScan) {
+			s.MaxVersions, s.ColFamTimeRangeMap = 9, map[string]*thrift2.TTimeRange{"d": {MinStamp: 1, MaxStamp: 2}}
+		}), "r1 d:a@1=a1 d:b@1=b1 e:a@1=e1")
+	}
 	filter := func(text string) func(*thrift2.TScan) {
 		return func(s *thrift2.TScan) { s.FilterString = []byte(text) }
 	}
