@@ -89,7 +89,8 @@ func (s *saver) loop(ctx context.Context, fail func(error)) {
 		if idle {
 			continue
 		}
-		if err := s.save(ctx); err != nil {
+		// ctx ends the loop when the last shard is done, and not a save under way: that would end a finished run as stopped.
+		if err := s.save(context.WithoutCancel(ctx)); err != nil {
 			fail(err)
 			return
 		}

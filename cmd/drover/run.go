@@ -120,13 +120,20 @@ func connectTo(f *jobfile.File, cfg *runner.Config) (closer func(), err error) {
 	}
 	g.Transport.TLS = tls
 	addrs, closer := g.Static, func() {}
-	if g.Embedded != "" && !cfg.DryRun {
-		s, err := gateway.Open(gateway.Options{Dir: g.Embedded, Transport: g.Transport, Log: cfg.Log})
-		if err != nil {
-			return nil, err
+	if g.Embedded != "" {
+		// Not before the job's lock is held: a second run of the job is to find that, and not that the folder is in use.
+		var server *gateway.Server
+		cfg.Open = func() (err error) {
+			if server, err = gateway.Open(gateway.Options{Dir: g.Embedded, Transport: g.Transport, Log: cfg.Log}); err == nil {
+				addrs = []string{server.Addr()}
+			}
+			return err
 		}
-		addrs = []string{s.Addr()}
-		closer = func() { s.Close() }
+		closer = func() {
+			if server != nil {
+				server.Close()
+			}
+		}
 	}
 	cfg.Discover = func(ctx context.Context, update func([]hbase.Endpoint)) {
 		discovery.Static(addrs).Run(ctx, func(addrs []string) {

@@ -1,0 +1,218 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"drover/budget"
+	"drover/crashpoint"
+	"drover/deadletters"
+	"drover/hbase"
+)
+
+// table is one target table of the run.
+type table struct {
+	plan              TablePlan
+	regions           atomic.Pointer[hbase.Regions]
+	maxRows, maxBytes int
+}
+
+// connect makes the pool, once.
+func (r *run) connect() error {
+	if r.pool != nil {
+		return nil
+	}
+	if r.cfg.Open != nil {
+		if err := r.cfg.Open(); err != nil {
+			return err
+		}
+	}
+	r.pacer = newPacer()
+	g := r.cfg.Job.Gateways
+	r.pool = hbase.NewPool(hbase.PoolOptions{
+		Transport: g.Transport, Pacer: r.pacer, Connections: g.Connections, OutageLimit: g.OutageLimit, Log: r.log,
+		Paused: func(table, reason string) {
+			r.mon.setPaused(table, reason)
+		},
+	})
+	r.mon.mu.Lock()
+	r.mon.pool = r.pool
+	r.mon.mu.Unlock()
+	first := make(chan struct{})
+	var once sync.Once
+	r.flights.Go(func() {
+		r.cfg.Discover(r.ctx, func(eps []hbase.Endpoint) {
+			r.pool.Update(eps)
+			once.Do(func() { close(first) })
+		})
+	})
+	select {
+	case <-first:
+		return nil
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	}
+}
+
+func (r *run) disconnect() {
+	r.cancel(nil)
+	if r.pool != nil {
+		r.pool.Close()
+	}
+	r.flights.Wait()
+	if r.letters != nil {
+		r.letters.Close()
+	}
+	if r.pacer != nil {
+		r.pacer.close()
+	}
+}
+
+// prepare makes everything ready to move: tables, regions, budgets, letters.
+func (r *run) prepare() error {
+	r.mon.setPhase("preparing")
+	for _, t := range r.plan.Tables {
+		r.tables[t.namespace()] = &table{plan: t, maxRows: maxRows, maxBytes: maxBytes}
+	}
+	r.capacity = 8
+	if r.plan.Limit > 0 {
+		r.limit = &countdown{}
+		r.limit.left.Store(r.plan.Limit)
+	}
+	r.dead.Store(r.progressBooks().Dead)
+	if r.cfg.DryRun {
+		return nil
+	}
+	if err := r.connect(); err != nil {
+		return err
+	}
+	admin := hbase.NewAdmin(r.pool)
+	moved := r.saver.byTable()
+	for _, t := range r.tables {
+		if err := r.readyTable(admin, t, moved[t.plan.Table].Written); err != nil {
+			return err
+		}
+	}
+	crashpoint.Pass(crashpoint.Created)
+	if err := r.joinBudgets(admin); err != nil {
+		return err
+	}
+	dir := r.cfg.Job.DeadLetters.To
+	if dir == "" {
+		dir = r.folder.letters()
+	}
+	var err error
+	if r.letters, err = deadletters.Open(dir, r.plan.Run); err != nil {
+		return err
+	}
+	g := r.cfg.Job.Gateways
+	r.capacity = max(len(r.pool.Stats().Gateways), 1)*r.pool.Connections() + 2
+	if f := g.Transport; f.Framed {
+		frame := f.MaxFrame
+		if frame == 0 {
+			frame = 2 << 20
+		}
+		for _, t := range r.tables {
+			t.maxBytes = min(t.maxBytes, frame/2)
+		}
+	}
+	return nil
+}
+
+// readyTable creates the table if the plan says so and it is still missing, and reads its regions.
+func (r *run) readyTable(admin *hbase.Admin, t *table, moved int64) error {
+	exists, err := admin.TableExists(r.ctx, t.plan.Table)
+	if err != nil {
+		return err
+	}
+	switch {
+	case exists:
+		info, err := admin.Describe(r.ctx, t.plan.Table)
+		if errors.Is(err, hbase.ErrUnknownMethod) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := hasFamilies(r.cfg.Job, t.plan.Table, info); err != nil {
+			return err
+		}
+	case moved > 0:
+		return refuse("table %s is gone, and run %s had written %d rows to it: bring it back, or start a new run with --fresh", t.plan.Table, r.plan.Run, moved)
+	case !t.plan.Create:
+		return refuse("table %s does not exist any more: bring it back, or set target.create: true and start a new run with --fresh", t.plan.Table)
+	default:
+		spec := hbase.TableSpec{Name: t.plan.Table, Families: r.cfg.Job.Target.Families, Splits: t.plan.Splits}
+		r.log.Info("creating table", "table", t.plan.Table, "regions", len(t.plan.Splits)+1)
+		if err := admin.Create(r.ctx, spec); err != nil {
+			return err
+		}
+	}
+	return r.refreshRegions(t)
+}
+
+// refreshRegions reads where a table's rows live. It only steers grouping, so what cannot be read leaves it as it was.
+func (r *run) refreshRegions(t *table) error {
+	reg, err := r.pool.Regions(r.ctx, t.plan.Table)
+	if err != nil {
+		if r.ctx.Err() != nil {
+			return context.Cause(r.ctx)
+		}
+		r.log.Debug("regions not read", "table", t.plan.Table, "error", err)
+		return nil
+	}
+	t.regions.Store(reg)
+	return nil
+}
+
+const regionsEvery = 30 * time.Second
+
+func (r *run) watchRegions(ctx context.Context) {
+	tick := time.NewTicker(regionsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, t := range r.tables {
+			if reg, err := r.pool.Regions(ctx, t.plan.Table); err == nil {
+				t.regions.Store(reg)
+			}
+		}
+	}
+}
+
+// joinBudgets takes part in each table's budget of this host.
+func (r *run) joinBudgets(admin *hbase.Admin) error {
+	l := r.cfg.Job.Limits
+	cluster, err := admin.ClusterID(r.ctx)
+	if errors.Is(err, hbase.ErrUnknownMethod) {
+		cluster, err = strings.Join(slices.Sorted(slices.Values(r.cfg.Job.Gateways.Static)), ","), nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, t := range r.tables {
+		m, err := budget.Join(r.cfg.Budgets, t.plan.Table+"@"+cluster, budget.Limits{Rows: l.Rows, Bytes: l.Bytes})
+		if err != nil {
+			return fmt.Errorf("join the budget of table %s: %w", t.plan.Table, err)
+		}
+		r.pacer.add(t.plan.Table, m)
+		// A batch is at most a tenth of a second's budget, so that the rate stays even and others get their turn.
+		if in := m.Limits(); in.Rows > 0 {
+			t.maxRows = int(min(int64(t.maxRows), max(1, in.Rows/10)))
+		}
+		if in := m.Limits(); in.Bytes > 0 {
+			t.maxBytes = int(min(int64(t.maxBytes), max(1, in.Bytes/10)))
+		}
+	}
+	return nil
+}
