@@ -32,6 +32,7 @@ import (
 // spec is a job file in sections; an empty one is as job has it, with the job's name for its table.
 type spec struct {
 	name, source, target, mapping, gateways string
+	embedded                                string // folder of an embedded gateway, in the place of gateways
 	limit                                   string // outage_limit
 	rest                                    string
 }
@@ -44,9 +45,13 @@ func (s spec) file(t testing.TB) string {
 		}
 		return text
 	}
-	return jobFile(t, fmt.Sprintf("name: %s\nsource: {mongodump: %q}\ntarget: %s\nmap: %s\ngateways: {static: %s, outage_limit: %s}\n%s\n",
+	gateways := "static: " + s.gateways
+	if s.embedded != "" {
+		gateways = "embedded: " + s.embedded
+	}
+	return jobFile(t, fmt.Sprintf("name: %s\nsource: {mongodump: %q}\ntarget: %s\nmap: %s\ngateways: {%s, outage_limit: %s}\n%s\n",
 		s.name, s.source, or(s.target, fmt.Sprintf("{table: %s, create: true, regions: 4, families: {d: {versions: 5}}}", s.name)),
-		or(s.mapping, "{key: _id, family: d}"), s.gateways, or(s.limit, "2m"), s.rest))
+		or(s.mapping, "{key: _id, family: d}"), gateways, or(s.limit, "2m"), s.rest))
 }
 
 func carry(t testing.TB, job string, args ...string) result {
@@ -635,6 +640,34 @@ func TestBadState(t *testing.T) {
 			t.Errorf("status says %q", status.json.State)
 		}
 		f.equal(t, "second", file, first.Timestamp, nil)
+	})
+	t.Run("a second run on an embedded gateway", func(t *testing.T) {
+		store := filepath.Join(t.TempDir(), "hbase")
+		s := spec{name: "embedded", source: file, embedded: store, rest: rate}
+		p := start(t, "run", s.file(t), "--json")
+		var second, other *result
+		first := whileRunning(p, 20*time.Millisecond, func() {
+			if second == nil && settled(t, "embedded") > 0 {
+				r := carry(t, s.file(t))
+				second = &r
+				s := s
+				s.name = "neighbour"
+				n := carry(t, s.file(t))
+				other = &n
+			}
+		}).ends(t, 0)
+		if second == nil {
+			t.Fatal("the first run was too short")
+		}
+		second.ends(t, 5, fmt.Sprintf("process %d", p.cmd.Process.Pid))
+		other.ends(t, 1, store, "another process")
+		if b := carry(t, s.file(t)).ends(t, 0); !b.Again || b.Run != first.Run {
+			t.Errorf("run again it says %+v", b)
+		}
+		g, err := gateway.Open(gateway.Options{Dir: store})
+		must(t, err)
+		defer g.Close()
+		(&fleet{servers: []*gateway.Server{g}}).equal(t, "embedded", file, first.Timestamp, nil)
 	})
 	// records is a run that was stopped twice, so that its checkpoints have two generations.
 	records := func(t *testing.T, name string) (yaml, dir string) {

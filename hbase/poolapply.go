@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"drover/crashpoint"
+	"drover/hbase/thrift2"
 )
 
 // Refusal is a row that HBase will never take, with proof: the row alone got the same error three times, through two
@@ -219,13 +221,16 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		}
 		return a.refused(pc, ans, probing)
 	case Again:
+		pc.again++
 		a.todo = append(a.todo, pc)
+		if (probing || pc.again%8 == 3) && notServing(ans.err) && a.disabled() {
+			a.p.pause(a.t, ans, "the table is disabled", false, probing)
+			return nil
+		}
 		if probing {
 			a.p.leave(a.t)
 		}
-		n := len(a.todo) - 1
-		a.todo[n].again++
-		return a.p.rest(a.ctx, a.since, pc.again, ans.wait)
+		return a.p.rest(a.ctx, a.since, pc.again-1, ans.wait)
 	default:
 		if ans.late {
 			pc.slow++
@@ -236,6 +241,21 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		a.p.leave(a.t)
 	}
 	return nil
+}
+
+// notServing tells of an answer that no server serves the region. HBase says so for a few seconds while a region moves, and
+// for as long as a table is disabled.
+func notServing(err error) bool { return strings.Contains(Reason(err), "NotServingRegionException") }
+
+// disabled asks whether the table is. Where that cannot be told, it is not.
+func (a *apply) disabled() (off bool) {
+	ans, err := a.p.once(a.ctx, &waiter{since: a.since}, 0, 0, func(ctx context.Context, l link) error {
+		return l.Call(ctx, func(ctx context.Context, c *thrift2.THBaseServiceClient) (err error) {
+			off, err = c.IsTableDisabled(ctx, tableName(a.t.name))
+			return err
+		})
+	})
+	return err == nil && ans.kind == 0 && off
 }
 
 // send waits for the pacer and makes one call.
