@@ -21,7 +21,7 @@ var shared struct {
 // killed or stopped is brought back. So a test that harms servers must not run in parallel with others. TestMain calls
 // CloseShared.
 //
-// Without Java or Maven the test is skipped, except where CI=true: there a missing stack is a failure.
+// DROVER_STACK_DIR names an empty folder in which its logs and data stay after the tests. Without Java or Maven the test is skipped, except where CI=true: there a missing stack is a failure.
 func Shared(t testing.TB) *Stack {
 	t.Helper()
 	if testing.Short() {
@@ -32,7 +32,7 @@ func Shared(t testing.TB) *Stack {
 	if !shared.tried {
 		shared.tried = true
 		var log bytes.Buffer
-		shared.stack, shared.err = Start(context.Background(), Options{Log: &log})
+		shared.stack, shared.err = Start(context.Background(), Options{Dir: os.Getenv("DROVER_STACK_DIR"), Log: &log})
 		t.Logf("%s", bytes.TrimSpace(log.Bytes()))
 	}
 	if errors.Is(shared.err, ErrNoTools) && os.Getenv("CI") != "true" {
