@@ -54,7 +54,7 @@ func TestRealMappingAndPlan(t *testing.T) {
   family: d
   encoding: bson
   document: m:_doc
-  filter: depth != "" and depth > 10
+  filter: 'depth > 10'
   columns:
     - {from: _id, to: id}
     - {from: depth, to: depth}

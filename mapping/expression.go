@@ -33,7 +33,8 @@ var builtins = []string{
 //
 // Where the language's own operators would fail on what any collection has, missing fields and mixed types, they are replaced:
 // a comparison with nil is false, nil counts as false, an objectId compares with its hex text, and whole numbers and doubles
-// compare as numbers. A comparison of a number with a text remains an error, and the document is refused.
+// compare as numbers. An order between values of different types is false, but for a date, which is an error: the document is
+// refused.
 type expression struct {
 	program *vm.Program
 	fields  []int    // refs of the Mapping

@@ -501,32 +501,22 @@ func compare(a, b any) (c int, ok bool) {
 	return 0, false
 }
 
+// ordered is an order comparison. Between values that have no order it is false, as in MongoDB's own queries: a collection
+// often holds a number in one document and an empty text in the next. But a date against anything else is a mistake of
+// the expression that would leave out everything in silence, so it is an error.
 func ordered(holds func(int) bool) func(args ...any) (any, error) {
 	return func(args ...any) (any, error) {
 		a, b := args[0], args[1]
-		if a == nil || b == nil {
-			return false, nil
-		}
-		c, ok := compare(a, b)
-		if ok {
+		if c, ok := compare(a, b); ok {
 			return holds(c), nil
 		}
-		if _, _, n := number(a); n > 0 {
-			if _, _, n := number(b); n > 0 {
-				return false, nil // NaN
-			}
+		_, x := a.(time.Time)
+		_, y := b.(time.Time)
+		if x != y && a != nil && b != nil {
+			return nil, fmt.Errorf(`%s and %s have no order; write a date as date("2020-01-01")`, kind(a), kind(b))
 		}
-		return nil, fmt.Errorf("%s and %s have no order%s", kind(a), kind(b), dateHint(a, b))
+		return false, nil
 	}
-}
-
-func dateHint(a, b any) string {
-	_, x := a.(time.Time)
-	_, y := b.(time.Time)
-	if x || y {
-		return `; write a date as date("2020-01-01")`
-	}
-	return ""
 }
 
 func equal(a, b any) bool {
