@@ -19,7 +19,7 @@ func TestRealGateways(t *testing.T) {
 	t.Run("plain", func(t *testing.T) {
 		t.Parallel()
 		gatewaytest.Run(t, func(*testing.T) gatewaytest.Target {
-			return gatewaytest.Target{Addrs: s.Addrs(), Table: table}
+			return gatewaytest.Target{Addrs: s.Addrs(), Table: table, Shared: true}
 		})
 	})
 	for _, c := range []struct {
@@ -42,7 +42,7 @@ func TestRealGateways(t *testing.T) {
 			defer func() { must(t, g.Kill()) }()
 			transport := hbase.Transport{Framed: g.Protocol.Framed, Compact: g.Protocol.Compact, HTTP: g.Protocol.HTTP}
 			gatewaytest.Run(t, func(*testing.T) gatewaytest.Target {
-				return gatewaytest.Target{Addrs: []string{g.Addr}, Transport: transport, Table: table, BrokenSplits: transport.Framed}
+				return gatewaytest.Target{Addrs: []string{g.Addr}, Transport: transport, Table: table, BrokenSplits: transport.Framed, Shared: true}
 			})
 		})
 	}

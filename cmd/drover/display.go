@@ -266,7 +266,7 @@ func printBooks(w io.Writer, r runner.Result) {
 		if r.Read != r.Written+r.Filtered+r.Dead {
 			sign = "≠"
 		}
-		fmt.Fprintf(w, "  run        %s, resumed %d times, %d shards, %d retries, %.1f s, held by limits %.1f s\n", r.Run, r.Resumed, r.Shards, r.Retries, r.Seconds, r.LimitedSeconds)
+		fmt.Fprintf(w, "  run        %s, %s, %s, %d retries, %.1f s, held by limits %.1f s\n", r.Run, plural(r.Resumed, "resume"), plural(r.Shards, "shard"), r.Retries, r.Seconds, r.LimitedSeconds)
 		fmt.Fprintf(w, "  documents  read %d %s written %d + filtered %d + dead %d\n", r.Read, sign, r.Written, r.Filtered, r.Dead)
 		fmt.Fprintf(w, "  HBase      rows %d, cells %d, %s encoded, timestamp %d\n", r.Rows, r.Cells, size(float64(r.Bytes)), r.Timestamp)
 		if len(r.Tables) > 1 {

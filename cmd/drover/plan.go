@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -81,13 +82,10 @@ func printPlan(w io.Writer, j jobs.Job, p runner.Preview) {
 	for _, s := range p.Layout.Shards {
 		total += s.Bytes
 	}
-	fmt.Fprintf(w, "job %s: %s in %d shards of %d collections\n", j.Name, size(float64(total)), len(p.Layout.Shards), len(p.Layout.Collections))
+	fmt.Fprintf(w, "job %s: %s in %s of %s\n", j.Name, size(float64(total)), plural(len(p.Layout.Shards), "shard"), plural(len(p.Layout.Collections), "collection"))
 	for _, s := range p.Layout.Shards {
-		end := string(s.End)
-		if end == "" {
-			end = "end"
-		}
-		fmt.Fprintf(w, "  shard %-4d %s  [%s, %s)  %s\n", s.N, s.Collection, s.Start, end, size(float64(s.Bytes)))
+		start, end := cmp.Or(string(s.Start), "start"), cmp.Or(string(s.End), "end")
+		fmt.Fprintf(w, "  shard %-4d %s  [%s, %s)  %s\n", s.N, s.Collection, start, end, size(float64(s.Bytes)))
 	}
 	for _, t := range p.Tables {
 		fmt.Fprintf(w, "\ntable %s from %s\n", t.Table, t.Collection)
@@ -142,4 +140,11 @@ func legible(b []byte, n int) string {
 		i += k
 	}
 	return s.String()
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -29,6 +29,10 @@ type Target struct {
 	// BrokenSplits tells that createTable with split keys, and scans with a time range for a family, do not work through this
 	// gateway, as in HBase 2.6 when framed.
 	BrokenSplits bool
+
+	// Shared tells that others use the servers behind the gateway and may kill them. HBase takes a cell with a negative
+	// timestamp and then cannot replay its log: the regions of a server that dies afterwards never come back. So none is put.
+	Shared bool
 }
 
 // Run runs the suite. open is called for every test and may give the same gateway each time.
@@ -359,11 +363,13 @@ func testTimestamps(t *testing.T, c *client) {
 	c.put(table, put("r", cv("d:a", "zero", 0), cv("d:a", "last", math.MaxInt64-1)))
 	c.want(table, scan(versions(9), func(s *thrift2.TScan) { s.TimeRange = &thrift2.TTimeRange{MinStamp: 0, MaxStamp: now} }),
 		fmt.Sprintf("r d:a@%d=last d:a@0=zero", int64(math.MaxInt64-1)))
-	// Cells before 1970 are taken, and break the scans that come to them.
-	c.put(table, put("q", cv("d:a", "zero", 0), cv("d:a", "minus", -5)))
-	c.want(table, scan(between("q", "q")), "q d:a@0=zero")
-	_, err := c.GetScannerResults(t.Context(), []byte(table), scan(between("q", "q"), versions(9)), 1)
-	c.fails("scan of a negative timestamp", err, noRetry, "OutOfOrderScannerNextException")
+	if !c.to.Shared {
+		// Cells before 1970 are taken, and break the scans that come to them.
+		c.put(table, put("q", cv("d:a", "zero", 0), cv("d:a", "minus", -5)))
+		c.want(table, scan(between("q", "q")), "q d:a@0=zero")
+		_, err := c.GetScannerResults(t.Context(), []byte(table), scan(between("q", "q"), versions(9)), 1)
+		c.fails("scan of a negative timestamp", err, noRetry, "OutOfOrderScannerNextException")
+	}
 	p := put("own", cv("d:a", "row's", 3), cv("d:b", "put's"))
 	p.Timestamp = ptr(int64(77))
 	c.put(table, p)
