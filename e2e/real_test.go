@@ -85,7 +85,7 @@ func TestRealMappingAndPlan(t *testing.T) {
 	plan := func(code int, says ...string) {
 		t.Helper()
 		r := drover(t, "plan", job.file(t), "--hbase-zookeeper", s.ZooKeeper).must(t, code)
-		says = append(says, "in 1 shards of 1 collections", "table "+table+" from shipwrecks", "m:_doc", "cluster "+s.ClusterID, "HBase 2.")
+		says = append(says, "in 1 shard of 1 collection", "table "+table+" from shipwrecks", "m:_doc", "cluster "+s.ClusterID, "HBase 2.")
 		for _, text := range says {
 			if !strings.Contains(r.stdout, text) {
 				t.Errorf("the plan does not show %q:\n%s", text, r.stdout)
