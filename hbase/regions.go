@@ -88,6 +88,17 @@ func (r *Regions) Index(key []byte) int {
 // Server is the number of the region server that a row belongs to, below Servers.
 func (r *Regions) Server(key []byte) int { return r.server[r.Index(key)] }
 
+// Near is Index, and quicker where the key is likely to be in the region of that index.
+func (r *Regions) Near(key []byte, region int) int {
+	if string(key) >= string(r.starts[region]) && (region+1 == len(r.starts) || string(key) < string(r.starts[region+1])) {
+		return region
+	}
+	return r.Index(key)
+}
+
+// Of is the server of the region of that index.
+func (r *Regions) Of(region int) int { return r.server[region] }
+
 // Servers is how many region servers have regions of the table.
 func (r *Regions) Servers() int { return r.servers }
 

@@ -19,13 +19,13 @@ import (
 // Bounds of a batch. Within them a batch is what one call carries; a limit makes it smaller, so that the rate stays even.
 const (
 	maxRows  = 1000
-	maxBytes = 1 << 20
+	maxBytes = 512 << 10
 	maxCells = 20_000
 )
 
 // Defaults of Config.
 const (
-	DefaultMemory = 64 << 20
+	DefaultMemory = 32 << 20
 	drainFor      = 30 * time.Second // a first signal waits this long for what is in flight
 )
 

@@ -68,6 +68,7 @@ type lane struct {
 	table   *table
 	mapper  jobs.Mapper
 	regions *hbase.Regions
+	region  int // of the row before: neighbours in a dump are often neighbours in the table
 	groups  []*group
 	last    *group // that route chose
 	route   func(key []byte) *hbase.Batch
@@ -127,7 +128,8 @@ func (s *shard) lane(ns namespace) *lane {
 	l.route = func(key []byte) *hbase.Batch {
 		g := l.groups[0]
 		if len(l.groups) > 1 {
-			g = l.groups[l.regions.Server(key)]
+			l.region = l.regions.Near(key, l.region)
+			g = l.groups[l.regions.Of(l.region)]
 		}
 		if g.open == nil {
 			g.open = s.run.newFlight(l, g)
@@ -349,7 +351,7 @@ func (l *lane) regroup(s *shard) {
 		s.close1(g)
 	}
 	old := l.groups
-	l.regions = now
+	l.regions, l.region = now, 0
 	n := 1
 	if now != nil && now.Servers() > 1 {
 		n = now.Servers()

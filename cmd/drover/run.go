@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -27,6 +28,7 @@ func runCommand() *cobra.Command {
 		json, dry, fresh, quiet bool
 		state                   string
 		limit                   int64
+		memory                  int
 	}
 	c := &cobra.Command{
 		Use:   "run JOB.yaml",
@@ -43,8 +45,12 @@ either way the same command goes on.`,
 			if err != nil {
 				return err
 			}
+			if o.memory < 4 {
+				return usageError{fmt.Errorf("--memory %d: want at least 4 (MiB)", o.memory)}
+			}
+			boundMemory(o.memory << 20)
 			cfg := runner.Config{
-				Job: f.Job(), StateDir: stateDir(o.state), Budgets: budgetDir(), Fresh: o.fresh, Limit: o.limit, DryRun: o.dry,
+				Memory: o.memory << 20, Job: f.Job(), StateDir: stateDir(o.state), Budgets: budgetDir(), Fresh: o.fresh, Limit: o.limit, DryRun: o.dry,
 				Monitor: &runner.Monitor{},
 			}
 			return carry(f, cfg, o.json, o.quiet)
@@ -55,8 +61,21 @@ either way the same command goes on.`,
 	c.Flags().BoolVar(&o.fresh, "fresh", false, "start a new run, whatever the last one left")
 	c.Flags().BoolVar(&o.quiet, "quiet", false, "no bars and no progress lines")
 	c.Flags().StringVar(&o.state, "state", "", "folder for the job's state (default $XDG_STATE_HOME/drover)")
+	c.Flags().IntVar(&o.memory, "memory", runner.DefaultMemory>>20, "MiB of documents and rows in flight; raise it for many gateways")
 	c.Flags().Int64Var(&o.limit, "limit", 0, "move only the first N documents, as a run of its own that never marks the job done")
 	return c
+}
+
+// boundMemory tells the collector what is in flight at most. Nearly all of the heap is buffers that are used again, so it may
+// grow well beyond what lives before a collection is worth its cost, up to a limit that leaves room for the rest of the
+// process. GOGC and GOMEMLIMIT in the environment go first.
+func boundMemory(inFlight int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(300)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(inFlight) + 96<<20)
+	}
 }
 
 // loadJob reads a job file and prints its warnings.

@@ -10,8 +10,8 @@ import (
 	"drover/jobs"
 )
 
-// sampleBytes is how far behind a shard's start a sample looks.
-const sampleBytes = 2 * shardBytes
+// sampleBytes is how far behind a shard's start a sample looks: one chunk, because a plan should not cost what a run does.
+const sampleBytes = 1 << 20
 
 // Sample implements jobs.Source. A plain file gives an equal part from behind each shard's start, evenly spread there; a
 // stream gives its first documents, and is read up to them.
