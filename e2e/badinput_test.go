@@ -183,6 +183,7 @@ func overwrite(t testing.TB, path string, at int64, b []byte) {
 }
 
 func TestBadSource(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	addrs := f.addrs()
 	t.Run("missing", func(t *testing.T) {
@@ -296,6 +297,7 @@ func TestBadSource(t *testing.T) {
 
 // Documents that can never become a row stop the run while none may die, and are dead letters once they may.
 func TestBadDocuments(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	docs := func(n int) []bson.D {
 		var out []bson.D
@@ -363,6 +365,7 @@ func idOf(d bson.D) []byte {
 }
 
 func TestBadTable(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 500})
 	t.Run("no such family", func(t *testing.T) {
@@ -422,6 +425,7 @@ func TestBadTable(t *testing.T) {
 }
 
 func TestGatewaysDown(t *testing.T) {
+	t.Parallel()
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 20_000})
 	const rate = "limits: {rows: 10000}"
 	t.Run("at start", func(t *testing.T) {
@@ -560,6 +564,7 @@ func flip(t testing.TB, path string) {
 }
 
 func TestBadState(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 10_000})
 	const rate = "limits: {rows: 5000}"
@@ -763,6 +768,7 @@ func TestBadState(t *testing.T) {
 }
 
 func TestMappingChangedOnResume(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 10_000})
 	const one = "{table: remapped, create: true, families: {d: {versions: 1}}}"
@@ -793,6 +799,7 @@ func TestMappingChangedOnResume(t *testing.T) {
 }
 
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 15_000})
 	for sig, code := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
@@ -857,6 +864,7 @@ func TestSignals(t *testing.T) {
 }
 
 func TestLimitDryRunAndAgain(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 10_000})
 	t.Run("dry run and plan write nothing", func(t *testing.T) {
@@ -947,6 +955,7 @@ func TestLimitDryRunAndAgain(t *testing.T) {
 
 // Two jobs on one table share the lower limit for as long as both run, each with a state folder of its own.
 func TestTwoJobsOneTable(t *testing.T) {
+	t.Parallel()
 	const low = 4000
 	f := newFleet(t, 2)
 	files := []string{
@@ -1004,6 +1013,7 @@ func TestTwoJobsOneTable(t *testing.T) {
 
 // A dump of several collections goes to a table each, in every shape that mongodump gives it.
 func TestCollections(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 2)
 	parts := []dumpgen.Collection{
 		{Database: "shop", Name: "a", Options: dumpgen.Options{Profile: dumpgen.Every, Docs: 400, Seed: 1}},
@@ -1093,6 +1103,7 @@ func TestCollections(t *testing.T) {
 
 // What is wrong with a command line or a job file is told without looking outside: exit 64, nothing on stdout, no state.
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	sound := spec{name: "usage", source: "nowhere.bson", gateways: `["127.0.0.1:1"]`}.file(t)
 	gen := filepath.Join(t.TempDir(), "there.bson")
 	must(t, os.WriteFile(gen, []byte("precious"), 0o644))

@@ -150,6 +150,7 @@ func copyTwice(t *testing.T, c copyCase, table string, addrs []string) {
 
 // TestCopy copies through an embedded gateway: what HBase itself is not needed for.
 func TestCopy(t *testing.T) {
+	t.Parallel()
 	g, err := gateway.Open(gateway.Options{})
 	must(t, err)
 	defer func() { must(t, g.Close()) }()
@@ -160,6 +161,7 @@ func TestCopy(t *testing.T) {
 
 // TestCopyToHBase copies into real HBase through three gateways.
 func TestCopyToHBase(t *testing.T) {
+	t.Parallel()
 	s := stack.Shared(t)
 	for _, c := range copyCases(t) {
 		t.Run(c.name, func(t *testing.T) { copyTwice(t, c, newTable(t, s), s.Addrs()) })

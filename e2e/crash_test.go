@@ -17,6 +17,7 @@ func broken(raw bson.Raw) bool { return raw.Validate() != nil }
 
 // Killed at each numbered step of a run, the next run ends equal, and puts again exactly what was beyond the watermark.
 func TestKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
 	r := seed(t)
 	const corrupt = 7
 	file := dump(t, dumpgen.Options{Profile: dumpgen.KB, Docs: 20_000, Seed: r.Uint64(), Corrupt: corrupt})
@@ -77,8 +78,9 @@ func lines(s string) int {
 
 // Killed at random times, again and again, a job ends equal.
 func TestKilledAtRandom(t *testing.T) {
+	t.Parallel()
 	r := seed(t)
-	runs := scaled(200, 20)
+	runs := scaled(200, 15)
 	const limit = "limits: {rows: 20000}"
 	file := dump(t, dumpgen.Options{Profile: dumpgen.KB, Docs: 18_000, Seed: r.Uint64()})
 	docs := documents(t, file)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -66,6 +67,7 @@ func (f *fleet) clear() {
 
 // Replies cut after the rows were applied, and regions too busy: ambiguous and passing answers by the hundred.
 func TestCutRepliesAndBusyRegions(t *testing.T) {
+	t.Parallel()
 	r := seed(t)
 	want := int64(scaled(1000, 60))
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: int64(scaled(400_000, 60_000)), Seed: r.Uint64()})
@@ -98,6 +100,7 @@ func TestCutRepliesAndBusyRegions(t *testing.T) {
 
 // Rows that HBase refuses become exactly that many dead letters, whatever lies around them.
 func TestRefusedRows(t *testing.T) {
+	t.Parallel()
 	r := seed(t)
 	const batch = 1000
 	refused := scaled(100, 20)
@@ -149,8 +152,48 @@ func TestRefusedRows(t *testing.T) {
 	f.equal(t, "refused", file, end.json.Timestamp, nil)
 }
 
+// Refused rows cost the others little. Pairs are taken in turn; the share is asserted only where it is measured for
+// docs/proof.md.
+func TestRefusedRowsCostLittle(t *testing.T) {
+	r := seed(t)
+	refused, pairs := scaled(100, 10), scaled(5, 1)
+	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: int64(scaled(1_000_000, 100_000)), Seed: r.Uint64()})
+	docs := documents(t, file)
+	bad := map[string]bool{}
+	for len(bad) < refused {
+		bad[pick(r, docs).key] = true
+	}
+	run := func(name string, match func(key []byte) bool) float64 {
+		f := newFleet(t, 3)
+		f.each(func(x *gateway.Faults) {
+			x.Observe(nil)
+			x.RefuseRows(match, "the row does not please the constraint")
+		})
+		b := drover(t, "run", job(t, name, file, name, f.addrs(), "dead_letters: {max: unlimited}"), "--json").json
+		b.close(t)
+		if want := int64(len(bad)); match != nil && b.Dead != want {
+			t.Errorf("%s: %d dead letters, want %d", name, b.Dead, want)
+		}
+		return float64(b.Read) / b.Seconds
+	}
+	var shares []float64
+	for i := range pairs {
+		clean := run(fmt.Sprintf("clean%d", i), nil)
+		with := run(fmt.Sprintf("refused%d", i), func(key []byte) bool { return bad[string(key)] })
+		shares = append(shares, with/clean)
+		t.Logf("pair %d: %.0f rows/s without refused rows, %.0f with %d among %d: %.3f", i+1, clean, with, refused, len(docs), with/clean)
+	}
+	slices.Sort(shares)
+	median := shares[len(shares)/2]
+	t.Logf("median share %.3f", median)
+	if proving() && median < 0.9 {
+		t.Errorf("with %d refused rows the throughput is %.3f of what it is without, want at least 0.9", refused, median)
+	}
+}
+
 // A grant revoked or a table disabled in mid-run pauses the run. Nothing dies, and it goes on by itself.
 func TestTableFaultPauses(t *testing.T) {
+	t.Parallel()
 	r := seed(t)
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 60_000, Seed: r.Uint64()})
 	for _, c := range []struct {

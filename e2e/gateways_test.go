@@ -13,6 +13,7 @@ import (
 // TestRealGateways holds HBase's own gateways to the suite that the embedded one passes, so that what the embedded one
 // shows is true of HBase.
 func TestRealGateways(t *testing.T) {
+	t.Parallel()
 	s := stack.Shared(t)
 	table := func() string { return fmt.Sprintf("suite%d_%d", os.Getpid(), tables.Add(1)) }
 	// The suite mostly waits for the master, one table at a time, so the gateways take it side by side.

@@ -1,8 +1,8 @@
 // Package e2e holds the tests of the whole: the real binary, real dump files and a real HBase with its gateways, judged by
 // e2e/check. What can be shown with less belongs beside the package it is about.
 //
-// Counts are reduced unless DROVER_PROVE=1; DROVER_SEED=n repeats what a seed once did. Tests that harm servers of the
-// shared stack must not run in parallel with others.
+// Tests that look at a rate or harm servers of the shared stack run alone, one after the other, before the others, which are
+// parallel. Counts are reduced unless DROVER_PROVE=1; DROVER_SEED=n repeats what a seed once did.
 package e2e
 
 import (

@@ -14,6 +14,7 @@ import (
 
 	"drover/e2e/check"
 	"drover/e2e/stack"
+	"drover/hbase/thrift2"
 	"drover/jobs/mongodump/dumpgen"
 )
 
@@ -43,6 +44,7 @@ func realEqual(t testing.TB, s *stack.Stack, table, file string, m check.Mapping
 // A mapping that uses what a mapping can: salted keys, a filter, the whole document, columns in several encodings. Before and
 // after it, plan says what there is.
 func TestRealMappingAndPlan(t *testing.T) {
+	t.Parallel()
 	s := stack.Shared(t)
 	file := sampleNamed(t, "shipwrecks.bson")
 	table := newTable(t, s)
@@ -144,15 +146,27 @@ func TestRealServersFail(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		proving bool
-		strike  func() error
+		strike  func(table string) error
 		after   time.Duration // to mend, when the run lasts that long; in any case after it
-		mend    func() error
+		mend    func(table string) error
+		says    string // on stderr
 	}{
-		{name: "gateway killed", strike: s.Gateways[1].Kill, after: 2 * time.Second, mend: func() error { return s.Gateways[1].Restart(context.Background()) }},
-		{name: "gateway stopped", strike: s.Gateways[2].Stop, after: 5 * time.Second, mend: s.Gateways[2].Cont},
 		{
-			name: "region server killed", proving: true, strike: s.RegionServers[1].Kill, after: 5 * time.Second,
-			mend: func() error { return s.RegionServers[1].Restart(context.Background()) },
+			name: "gateway killed", strike: func(string) error { return s.Gateways[1].Kill() }, after: 2 * time.Second,
+			mend: func(string) error { return s.Gateways[1].Restart(context.Background()) },
+		},
+		{
+			name: "gateway stopped", strike: func(string) error { return s.Gateways[2].Stop() }, after: 5 * time.Second,
+			mend: func(string) error { return s.Gateways[2].Cont() },
+		},
+		{
+			// HBase answers batches only that no server serves the region: the reason has to be asked for.
+			name: "table disabled", strike: onTable(s, (*thrift2.THBaseServiceClient).DisableTable), after: 4 * time.Second,
+			mend: onTable(s, (*thrift2.THBaseServiceClient).EnableTable), says: "the table is disabled",
+		},
+		{
+			name: "region server killed", proving: true, strike: func(string) error { return s.RegionServers[1].Kill() }, after: 5 * time.Second,
+			mend: func(string) error { return s.RegionServers[1].Restart(context.Background()) },
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -174,18 +188,21 @@ func TestRealServersFail(t *testing.T) {
 				case struck.IsZero():
 					if had = settled(t, table); had > 0 {
 						struck = time.Now()
-						must(t, c.strike())
+						must(t, c.strike(table))
 					}
 				case !mended && time.Since(struck) > c.after:
 					mended = true
-					must(t, c.mend())
+					must(t, c.mend(table))
 				}
 			})
 			took := time.Since(struck)
 			if !mended {
-				must(t, c.mend())
+				must(t, c.mend(table))
 			}
 			b := end.ends(t, 0)
+			if !strings.Contains(end.stderr, c.says) {
+				t.Errorf("stderr does not say %q:\n%s", c.says, end.stderr)
+			}
 			if struck.IsZero() || had >= docs {
 				t.Fatalf("the fault did not happen in mid-run: %d of %d documents were settled", had, docs)
 			}
@@ -194,6 +211,15 @@ func TestRealServersFail(t *testing.T) {
 			}
 			realEqual(t, s, table, file, check.Mapping{Timestamp: b.Timestamp})
 			t.Logf("struck at %d of %d documents, ended %.1f s later, %d retries", had, docs, took.Seconds(), b.Retries)
+		})
+	}
+}
+
+// onTable is an admin call on a table of the default namespace.
+func onTable(s *stack.Stack, call func(*thrift2.THBaseServiceClient, context.Context, *thrift2.TTableName) error) func(string) error {
+	return func(table string) error {
+		return gatewayCall(s, func(ctx context.Context, c *thrift2.THBaseServiceClient) error {
+			return call(c, ctx, &thrift2.TTableName{Qualifier: []byte(table)})
 		})
 	}
 }

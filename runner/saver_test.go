@@ -1,0 +1,55 @@
+package runner
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"drover/checkpoints"
+)
+
+// slowStore saves when it is let, and remembers what it was given.
+type slowStore struct {
+	begun, let chan struct{}
+	saved      []checkpoints.Checkpoint
+}
+
+func (s *slowStore) Load(context.Context) (map[int]checkpoints.Checkpoint, checkpoints.Totals, error) {
+	return nil, checkpoints.Totals{}, nil
+}
+
+func (s *slowStore) Save(ctx context.Context, changed []checkpoints.Checkpoint, _ checkpoints.Totals) error {
+	s.begun <- struct{}{}
+	<-s.let
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.saved = append(s.saved, changed...)
+	return nil
+}
+
+// The loop ends with the last shard. A save that is under way then is carried through: once it was cancelled, lost what it
+// held, and a finished run ended as stopped.
+func TestSaveUnderWayOutlivesTheLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowStore{begun: make(chan struct{}), let: make(chan struct{})}
+		s := newSaver(store, nil)
+		s.latest = map[int]checkpoints.Checkpoint{}
+		s.mon, s.letters, s.totals = &Monitor{}, func() error { return nil }, func() checkpoints.Totals { return checkpoints.Totals{} }
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			s.loop(ctx, func(err error) { t.Errorf("the loop failed: %v", err) })
+			close(ended)
+		}()
+		s.offer(checkpoints.Checkpoint{Shard: 3, Done: true}, saveBytes)
+		<-store.begun
+		stop()
+		synctest.Wait()
+		close(store.let)
+		<-ended
+		if len(store.saved) != 1 || store.saved[0].Shard != 3 {
+			t.Fatalf("saved %v", store.saved)
+		}
+	})
+}
