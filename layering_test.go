@@ -14,6 +14,7 @@ import (
 // rooms says what each package may import, of ours. What is below a room is part of it, unless it is named itself.
 var rooms = map[string][]string{
 	"crashpoint":        {},
+	"durable":           {},
 	"hbase":             {"crashpoint"},
 	"hbase/gateway":     {"hbase"},
 	"hbase/native":      {},
@@ -21,9 +22,9 @@ var rooms = map[string][]string{
 	"jobs/mongodump":    {"jobs", "hbase"},
 	"mapping":           {"jobs", "hbase"},
 	"jobfile":           {"jobs", "jobs/mongodump", "mapping", "hbase"},
-	"checkpoints":       {"crashpoint"},
+	"checkpoints":       {"crashpoint", "durable"},
 	"budget":            {},
-	"deadletters":       {"crashpoint"},
+	"deadletters":       {"crashpoint", "durable"},
 	"discovery":         {},
 	"runner":            {"jobs", "hbase", "checkpoints", "budget", "deadletters", "crashpoint"},
 	"cmd/drover":        {"*"},

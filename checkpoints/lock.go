@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"drover/durable"
 )
 
 // ErrLocked says that another process works there. The error that Lock returns is a *LockedError too.
@@ -45,12 +47,12 @@ type FileLock struct {
 //
 // On a network file system it is as good as that file system's flock.
 func Lock(path string) (*FileLock, error) {
-	if err := makeDir(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("lock %s: %w%s", path, err, advice(err))
+	if err := durable.MakeDir(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("lock %s: %w%s", path, err, durable.Advice(err, ""))
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("lock: %w%s", err, advice(err))
+		return nil, fmt.Errorf("lock: %w%s", err, durable.Advice(err, ""))
 	}
 	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		defer f.Close()
@@ -73,7 +75,7 @@ func Lock(path string) (*FileLock, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: %w%s", path, err, advice(err))
+		return nil, fmt.Errorf("lock %s: %w%s", path, err, durable.Advice(err, ""))
 	}
 	return &FileLock{file: f}, nil
 }

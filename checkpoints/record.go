@@ -10,11 +10,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/zeebo/xxh3"
 
 	"drover/crashpoint"
+	"drover/durable"
 )
 
 // ErrNone says that nothing was ever saved. It is an fs.ErrNotExist.
@@ -138,14 +138,14 @@ func (r *Record) Save(payload []byte) error {
 		return fmt.Errorf("save %s %s: an earlier fsync failed, start again to go on from what is on disk: %w", r.Kind, r.path(), r.poisoned)
 	}
 	if err := r.save(payload); err != nil {
-		return fmt.Errorf("save %s %s: %w%s", r.Kind, r.path(), err, advice(err))
+		return fmt.Errorf("save %s %s: %w%s", r.Kind, r.path(), err, durable.Advice(err, ""))
 	}
 	return nil
 }
 
 func (r *Record) save(payload []byte) error {
 	path := r.path()
-	if err := makeDir(r.Dir); err != nil {
+	if err := durable.MakeDir(r.Dir); err != nil {
 		return err
 	}
 	if err := r.write(path+".tmp", payload); err != nil {
@@ -172,7 +172,7 @@ func (r *Record) save(payload []byte) error {
 	}
 	r.sound = true
 	r.pass(crashpoint.Renamed)
-	if err := syncDir(r.Dir); err != nil {
+	if err := durable.SyncDir(r.Dir); err != nil {
 		r.poisoned = err
 		return err
 	}
@@ -283,44 +283,4 @@ func checksum(head, payload []byte) uint64 {
 	h.Write(head)
 	h.Write(payload)
 	return h.Sum64()
-}
-
-// makeDir makes a folder and those above it that are missing, durably.
-func makeDir(dir string) error {
-	dir = filepath.Clean(dir)
-	if info, err := os.Stat(dir); err == nil {
-		if !info.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
-		}
-		return nil
-	}
-	if parent := filepath.Dir(dir); parent != dir {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(filepath.Dir(dir))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-// advice says what to do next about an error of the file system.
-func advice(err error) string {
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return "; make room there, then run again: it resumes"
-	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		return "; make the folder writable, or name another"
-	}
-	return ""
 }

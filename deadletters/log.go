@@ -13,11 +13,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"drover/crashpoint"
+	"drover/durable"
 )
 
 // maxFile is the size at which a log goes on in a new file. A letter is never cut in two, so one file may be larger.
@@ -50,7 +50,7 @@ type Log struct {
 func Open(dir, run string) (*Log, error) {
 	l, err := open(dir, run)
 	if err != nil {
-		return nil, fmt.Errorf("open dead letters in %s: %w%s", filepath.Join(dir, run), err, advice(err))
+		return nil, fmt.Errorf("open dead letters in %s: %w%s", filepath.Join(dir, run), err, durable.Advice(err, " as dead_letters.to"))
 	}
 	return l, nil
 }
@@ -60,7 +60,7 @@ func open(dir, run string) (*Log, error) {
 		return nil, fmt.Errorf("run %q is no name of a folder", run)
 	}
 	l := &Log{run: run, dir: filepath.Join(dir, run), max: maxFile}
-	if err := makeDir(l.dir); err != nil {
+	if err := durable.MakeDir(l.dir); err != nil {
 		return nil, err
 	}
 	if err := unix.Access(l.dir, unix.W_OK|unix.X_OK); err != nil { // now, not when the first document has died
@@ -135,7 +135,7 @@ func wholeLines(f *os.File) (int64, error) {
 func (l *Log) Append(x Letter) error {
 	x.Run = l.run
 	if err := l.append(x.write, true); err != nil {
-		return fmt.Errorf("append dead letter of shard %d at %s to %s: %w%s", x.Shard, x.Position, l.dir, err, advice(err))
+		return fmt.Errorf("append dead letter of shard %d at %s to %s: %w%s", x.Shard, x.Position, l.dir, err, durable.Advice(err, " as dead_letters.to"))
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func (l *Log) Replayed(r Replay) error {
 		}, false)
 	}
 	if err != nil {
-		return fmt.Errorf("note replay of shard %d at %s in %s: %w%s", r.Shard, r.Position, l.dir, err, advice(err))
+		return fmt.Errorf("note replay of shard %d at %s in %s: %w%s", r.Shard, r.Position, l.dir, err, durable.Advice(err, " as dead_letters.to"))
 	}
 	return nil
 }
@@ -232,7 +232,7 @@ func (l *Log) Sync() error {
 		err = l.sync()
 	}
 	if err != nil {
-		return fmt.Errorf("sync dead letters in %s: %w%s", l.dir, err, advice(err))
+		return fmt.Errorf("sync dead letters in %s: %w%s", l.dir, err, durable.Advice(err, " as dead_letters.to"))
 	}
 	return nil
 }
@@ -249,7 +249,7 @@ func (l *Log) sync() error {
 		l.unsynced = false
 	}
 	if l.newName {
-		if err := syncDir(l.dir); err != nil {
+		if err := durable.SyncDir(l.dir); err != nil {
 			l.poisoned = err
 			return err
 		}
@@ -278,7 +278,7 @@ func (l *Log) Close() error {
 	}
 	l.file, l.closed = nil, true
 	if err != nil {
-		return fmt.Errorf("close dead letters in %s: %w%s", l.dir, err, advice(err))
+		return fmt.Errorf("close dead letters in %s: %w%s", l.dir, err, durable.Advice(err, " as dead_letters.to"))
 	}
 	return nil
 }
@@ -318,44 +318,4 @@ func list(dir string) ([]int, error) {
 	}
 	slices.Sort(numbers)
 	return numbers, nil
-}
-
-// makeDir makes a folder and those above it that are missing, durably.
-func makeDir(dir string) error {
-	if info, err := os.Stat(dir); err == nil {
-		if !info.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
-		}
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-// advice says what to do next about an error of the file system.
-func advice(err error) string {
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return "; make room there, then run again: it resumes"
-	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		return "; make the folder writable, or name another as dead_letters.to"
-	}
-	return ""
 }
