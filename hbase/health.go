@@ -19,7 +19,7 @@ const (
 
 	// A gateway that gets no call because it was slow is thought half as slow after this long, so that it is tried again.
 	// Each try that disappoints doubles it.
-	shortestForgive, longestForgive = 10 * time.Second, 2 * time.Minute
+	shortestForgive, longestForgive = 7 * time.Second, 2 * time.Minute
 
 	// A call this many times over its estimate is overdue: with no answer from its gateway meanwhile, the others are
 	// preferred.
@@ -67,6 +67,11 @@ func (e *estimate) add(now time.Time, took time.Duration, units float64, load in
 	e.unit += callWeight * (min(x, callBound*e.unit) - e.unit)
 	e.load += callWeight * (float64(load) - e.load)
 	e.at = now
+}
+
+// forgiven is what a unit is thought to take after so long without a call.
+func (e *estimate) forgiven(idle time.Duration) float64 {
+	return e.unit * math.Exp2(-idle.Seconds()/max(e.forgive, shortestForgive).Seconds())
 }
 
 func (e *estimate) of(units float64) time.Duration { return seconds(e.unit * units) }
@@ -186,6 +191,11 @@ func (p *Pool) learnLocked(g *gateway, now time.Time, took time.Duration, units 
 	case slow && load == 1:
 		g.est.forgive = min(max(2*g.est.forgive, 2*shortestForgive), longestForgive)
 	case !slow:
+		// What was forgiven while it got no call turns out to be true. Otherwise a gateway that a run of slow answers had set
+		// back would need a dozen tries, each after a long wait, to be believed again.
+		if idle := now.Add(-took).Sub(g.est.at); idle > 0 {
+			g.est.unit = g.est.forgiven(idle)
+		}
 		g.est.forgive = 0
 	}
 	if !back {
@@ -220,7 +230,7 @@ func (p *Pool) forecastLocked(g *gateway, now time.Time) float64 {
 		return max(unit, quiet.Seconds()/c.units)
 	}
 	if g.est.unit > 0 {
-		unit *= math.Exp2(-now.Sub(g.est.at).Seconds() / max(g.est.forgive, shortestForgive).Seconds())
+		unit = g.est.forgiven(now.Sub(g.est.at))
 	}
 	return unit
 }

@@ -522,18 +522,23 @@ func TestSlowGatewayGetsLess(t *testing.T) {
 	})
 }
 
-// Calls that take very different times are no reason to leave a gateway idle.
+// Calls that take very different times are no reason to leave a gateway idle. Now and then chance sets one back for some
+// seconds, so what counts is the mean of several minutes with a fleet of its own each.
 func TestNoiseLeavesNoGatewayIdle(t *testing.T) {
-	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
-		c.noise = true
-		const workers, d = 24, 60 * time.Second
-		load(t, p, workers, d)
-		if busy := c.waited.Seconds() / (workers * d.Seconds()); busy < 0.93 {
-			t.Errorf("calls fill %.2f of the connections", busy)
-		} else {
+	const fleets, workers, d = 8, 24, 60 * time.Second
+	sum := 0.0
+	for range fleets {
+		bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+			c.noise = true
+			load(t, p, workers, d)
+			busy := c.waited.Seconds() / (workers * d.Seconds())
 			t.Logf("calls fill %.2f of the connections", busy)
-		}
-	})
+			sum += busy
+		})
+	}
+	if mean := sum / fleets; mean < 0.93 {
+		t.Errorf("calls fill %.2f of the connections", mean)
+	}
 }
 
 // Gateways that take 3000 rows a second each, and a shard that may be only so many batches ahead of its oldest.
