@@ -10,8 +10,9 @@ import (
 	"drover/jobs"
 )
 
-// sampleBytes is how far behind a shard's start a sample looks: one chunk, because a plan should not cost what a run does.
-const sampleBytes = 1 << 20
+// sampleBytes is how much of a collection a sample looks at, behind the starts of its shards: all of a small one, and of a
+// large one what is read in a moment, because a plan should not cost what a run does.
+const sampleBytes = 6 * shardBytes
 
 // Sample implements jobs.Source. A plain file gives an equal part from behind each shard's start, evenly spread there; a
 // stream gives its first documents, and is read up to them.
@@ -90,18 +91,19 @@ func samplePlain(ctx context.Context, in *os.File, x *file, all []jobs.Shard, n 
 			shards = append(shards, sh)
 		}
 	}
+	reach := sampleBytes / int64(max(1, len(shards)))
 	for i, sh := range shards {
 		part := n*(i+1)/len(shards) - n*i/len(shards)
 		if part == 0 {
 			continue
 		}
 		there := 0
-		if err := near(ctx, in, x, sh, func([]byte) error { there++; return nil }); err != nil {
+		if err := near(ctx, in, x, sh, reach, func([]byte) error { there++; return nil }); err != nil {
 			return err
 		}
 		part = min(part, there)
 		k := 0
-		err := near(ctx, in, x, sh, func(raw []byte) error {
+		err := near(ctx, in, x, sh, reach, func(raw []byte) error {
 			k++
 			if k*part/there == (k-1)*part/there {
 				return nil
@@ -115,8 +117,8 @@ func samplePlain(ctx context.Context, in *os.File, x *file, all []jobs.Shard, n 
 	return nil
 }
 
-// near calls f with the documents that start within sampleBytes of a shard's start.
-func near(ctx context.Context, in *os.File, x *file, sh jobs.Shard, f func(raw []byte) error) error {
+// near calls f with the documents that start within reach of a shard's start, in bytes.
+func near(ctx context.Context, in *os.File, x *file, sh jobs.Shard, reach int64, f func(raw []byte) error) error {
 	start, err := offsetOf(sh.Start, 0)
 	if err != nil {
 		return err
@@ -126,7 +128,7 @@ func near(ctx context.Context, in *os.File, x *file, sh jobs.Shard, f func(raw [
 		return err
 	}
 	p := &plain{f: in, mem: unbounded{}, off: start, end: end, resumed: -1}
-	for p.off < start+sampleBytes {
+	for p.off < start+reach {
 		c, err := p.next(ctx)
 		if err != nil {
 			return quiet(err)
