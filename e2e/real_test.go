@@ -160,8 +160,8 @@ func TestRealServersFail(t *testing.T) {
 			mend: func(string) error { return s.Gateways[2].Cont() },
 		},
 		{
-			// HBase answers batches only that no server serves the region: the reason has to be asked for.
-			name: "table disabled", strike: onTable(s, (*thrift2.THBaseServiceClient).DisableTable), after: 4 * time.Second,
+			// HBase answers batches late, and only that no server serves the region: the reason has to be asked for.
+			name: "table disabled", strike: onTable(s, (*thrift2.THBaseServiceClient).DisableTable), after: 8 * time.Second,
 			mend: onTable(s, (*thrift2.THBaseServiceClient).EnableTable), says: "the table is disabled",
 		},
 		{

@@ -221,6 +221,15 @@ func (c *Conn) Exists(ctx context.Context, table string, b *Batch, rows []int) (
 	return found, nil
 }
 
+// Disabled tells whether a table is disabled.
+func (c *Conn) Disabled(ctx context.Context, table string) (off bool, err error) {
+	err = c.Call(ctx, func(ctx context.Context, client *thrift2.THBaseServiceClient) (err error) {
+		off, err = client.IsTableDisabled(ctx, tableName(table))
+		return err
+	})
+	return off, err
+}
+
 // holds tells whether a result has every one of the cells.
 func holds(r *thrift2.TResult_, cells []Cell) bool {
 	return !slices.ContainsFunc(cells, func(want Cell) bool {

@@ -65,6 +65,7 @@ type link interface {
 	PutMultiple(ctx context.Context, table string, b *Batch, lo, hi int) error
 	DeleteMultiple(ctx context.Context, table string, b *Batch, lo, hi int) error
 	Exists(ctx context.Context, table string, b *Batch, rows []int) ([]bool, error)
+	Disabled(ctx context.Context, table string) (bool, error)
 	Call(ctx context.Context, f func(context.Context, *thrift2.THBaseServiceClient) error) error
 	Reusable() bool
 	LastUsed() time.Time

@@ -11,6 +11,7 @@ import (
 
 type instantLink struct{}
 
+func (instantLink) Disabled(context.Context, string) (bool, error)                 { return false, nil }
 func (instantLink) PutMultiple(context.Context, string, *Batch, int, int) error    { return nil }
 func (instantLink) DeleteMultiple(context.Context, string, *Batch, int, int) error { return nil }
 func (instantLink) Exists(context.Context, string, *Batch, []int) ([]bool, error)  { return nil, nil }

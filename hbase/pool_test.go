@@ -285,6 +285,11 @@ func (l *fakeLink) Call(ctx context.Context, f func(context.Context, *thrift2.TH
 	return f(ctx, nil)
 }
 
+func (l *fakeLink) Disabled(ctx context.Context, _ string) (bool, error) {
+	_, err := l.wait(ctx, 0)
+	return false, err
+}
+
 // pacer counts what it lets pass.
 type pacer struct {
 	mu          sync.Mutex

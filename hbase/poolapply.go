@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"drover/crashpoint"
-	"drover/hbase/thrift2"
 )
 
 // Refusal is a row that HBase will never take, with proof: the row alone got the same error three times, through two
@@ -224,7 +223,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		pc.again++
 		a.todo = append(a.todo, pc)
 		if (probing || pc.again%8 == 3) && notServing(ans.err) && a.disabled() {
-			a.p.pause(a.t, ans, "the table is disabled", false, probing)
+			a.p.pause(a.t, ans, tableDisabled, false, probing)
 			return nil
 		}
 		if probing {
@@ -236,6 +235,11 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 			pc.slow++
 		}
 		a.todo = append(a.todo, pc)
+		// A gateway tries a disabled table again by itself, for minutes, before it answers at all.
+		if ans.late && a.disabled() {
+			a.p.pause(a.t, ans, tableDisabled, false, probing)
+			return nil
+		}
 	}
 	if probing {
 		a.p.leave(a.t)
@@ -247,13 +251,18 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 // for as long as a table is disabled.
 func notServing(err error) bool { return strings.Contains(Reason(err), "NotServingRegionException") }
 
-// disabled asks whether the table is. Where that cannot be told, it is not.
+const tableDisabled = "the table is disabled"
+
+// disabled asks whether the table is. Where that cannot be told soon, it is not.
 func (a *apply) disabled() (off bool) {
-	ans, err := a.p.once(a.ctx, &waiter{since: a.since}, 0, 0, func(ctx context.Context, l link) error {
-		return l.Call(ctx, func(ctx context.Context, c *thrift2.THBaseServiceClient) (err error) {
-			off, err = c.IsTableDisabled(ctx, tableName(a.t.name))
-			return err
-		})
+	ctx, cancel := context.WithTimeout(a.ctx, shortestTimeout)
+	defer cancel()
+	if a.p.pace(ctx, a.t.name, 0, 0) != nil {
+		return false
+	}
+	ans, err := a.p.once(ctx, &waiter{since: a.since}, 0, 0, func(ctx context.Context, l link) (err error) {
+		off, err = l.Disabled(ctx, a.t.name)
+		return err
 	})
 	return err == nil && ans.kind == 0 && off
 }
