@@ -46,7 +46,7 @@ func run() error {
 		commit += ", with changes"
 	}
 	began := time.Now()
-	args := append([]string{"test", "-json", "-count=1", "-p", "1", "-timeout", "4h"}, os.Args[1:]...)
+	args := append([]string{"test", "-json", "-count=1", "-p", "1", "-parallel", "4", "-timeout", "4h"}, os.Args[1:]...)
 	if len(os.Args) == 1 {
 		args = append(args, "./...")
 	}
