@@ -253,13 +253,11 @@ func notServing(err error) bool { return strings.Contains(Reason(err), "NotServi
 
 const tableDisabled = "the table is disabled"
 
-// disabled asks whether the table is. Where that cannot be told soon, it is not.
+// disabled asks whether the table is. Where that cannot be told soon, it is not. The master answers, so nothing of the
+// table's budget is spent, and the question does not wait behind rows that do.
 func (a *apply) disabled() (off bool) {
 	ctx, cancel := context.WithTimeout(a.ctx, shortestTimeout)
 	defer cancel()
-	if a.p.pace(ctx, a.t.name, 0, 0) != nil {
-		return false
-	}
 	ans, err := a.p.once(ctx, &waiter{since: a.since}, 0, 0, func(ctx context.Context, l link) (err error) {
 		off, err = l.Disabled(ctx, a.t.name)
 		return err
