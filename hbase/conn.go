@@ -221,10 +221,11 @@ func (c *Conn) Exists(ctx context.Context, table string, b *Batch, rows []int) (
 	return found, nil
 }
 
-// Disabled tells whether a table is disabled.
+// Disabled tells whether a table is disabled, or on its way there or back: HBase calls neither of these enabled.
 func (c *Conn) Disabled(ctx context.Context, table string) (off bool, err error) {
-	err = c.Call(ctx, func(ctx context.Context, client *thrift2.THBaseServiceClient) (err error) {
-		off, err = client.IsTableDisabled(ctx, tableName(table))
+	err = c.Call(ctx, func(ctx context.Context, client *thrift2.THBaseServiceClient) error {
+		on, err := client.IsTableEnabled(ctx, tableName(table))
+		off = !on && err == nil
 		return err
 	})
 	return off, err
