@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"drover/checkpoints"
+	"drover/jobs"
 )
 
 // format is the version of what is in a state folder. A process refuses what is newer than it knows.
@@ -54,7 +55,14 @@ func openFolder(root, job string, log *slog.Logger) (*folder, error) {
 
 func (f *folder) close()                   { f.lock.Unlock() }
 func (f *folder) runDir(run string) string { return filepath.Join(f.dir, "runs", run) }
-func (f *folder) letters() string          { return filepath.Join(f.dir, "letters") }
+
+// letters is where the job's dead letters lie.
+func (f *folder) letters(j jobs.Job) string {
+	if j.DeadLetters.To != "" {
+		return j.DeadLetters.To
+	}
+	return filepath.Join(f.dir, "letters")
+}
 
 func (f *folder) record(run, name string) *checkpoints.Record {
 	r := &checkpoints.Record{Dir: f.dir, Name: name, Kind: name, Format: format}

@@ -103,12 +103,8 @@ func (r *run) prepare() error {
 	if err := r.joinBudgets(admin); err != nil {
 		return err
 	}
-	dir := r.cfg.Job.DeadLetters.To
-	if dir == "" {
-		dir = r.folder.letters()
-	}
 	var err error
-	if r.letters, err = deadletters.Open(dir, r.plan.Run); err != nil {
+	if r.letters, err = deadletters.Open(r.folder.letters(r.cfg.Job), r.plan.Run); err != nil {
 		return err
 	}
 	g := r.cfg.Job.Gateways

@@ -17,35 +17,24 @@ import (
 
 var discardLog = slog.New(slog.DiscardHandler)
 
-// lettersDir is where a job's letters lie.
-func lettersDir(stateDir string, j jobs.Job) string {
-	if j.DeadLetters.To != "" {
-		return j.DeadLetters.To
-	}
-	return (&folder{dir: filepath.Join(stateDir, j.Name)}).letters()
-}
-
 // Letters opens the letters of a job's newest run, without their documents, and names the run.
 func Letters(stateDir string, j jobs.Job) (*deadletters.Index, string, error) {
-	rec, err := (&folder{dir: filepath.Join(stateDir, j.Name)}).job()
+	f := &folder{dir: filepath.Join(stateDir, j.Name)}
+	rec, err := f.job()
 	if err != nil {
 		return nil, "", err
 	}
 	if rec.Run == "" {
 		return nil, "", refuse("%s was never run with its state in %s", j.Name, stateDir)
 	}
-	x, err := deadletters.Read(lettersDir(stateDir, j), rec.Run)
+	x, err := deadletters.Read(f.letters(j), rec.Run)
 	return x, rec.Run, err
 }
 
 // replays is what replays changed in a run's books, by table: dead becomes written.
 func (f *folder) replays(j jobs.Job, p *Plan) (map[string]checkpoints.Counts, error) {
 	out := map[string]checkpoints.Counts{}
-	dir := j.DeadLetters.To
-	if dir == "" {
-		dir = f.letters()
-	}
-	x, err := deadletters.Read(dir, p.Run)
+	x, err := deadletters.Read(f.letters(j), p.Run)
 	if err != nil {
 		return out, err
 	}
@@ -100,8 +89,7 @@ func Replay(ctx context.Context, cfg Config, remap bool) (ReplayResult, error) {
 	if diff := r.plan.Fingerprint.diff(now); len(diff) > 0 && !(remap && now.Table == r.plan.Fingerprint.Table) {
 		return res, refuse("the job is not the one that run %s was planned with: %s. If that is what mends the documents, say so with --remap", rec.Run, diff)
 	}
-	dir := lettersDir(cfg.StateDir, cfg.Job)
-	x, err := deadletters.Read(dir, rec.Run)
+	x, err := deadletters.Read(r.folder.letters(cfg.Job), rec.Run)
 	if err != nil {
 		return res, err
 	}

@@ -529,7 +529,7 @@ func (s *shard) close() error {
 	for c := range maps.Values(s.lanes) {
 		sum.Add(c.counts)
 	}
-	if s.win.Len() != 0 || sum.Read != s.read || sum.Written+sum.Filtered+sum.Dead != s.read || sum.Rows != sum.Written {
+	if s.win.Len() != 0 || sum.Read != s.read || !sum.Balanced() || sum.Rows != sum.Written {
 		return &BooksError{Shard: s.spec.N, Read: s.read, Counts: sum}
 	}
 	s.run.saver.offer(s.mark(true), 0)
