@@ -54,6 +54,7 @@ func work(rows, bytes int) float64 { return float64(callUnits+rows) + float64(by
 // estimate is a moving average of what a unit of work takes.
 type estimate struct {
 	unit    float64       // seconds a unit, at the load below; 0 is unknown
+	size    float64       // units of a call
 	load    float64       // calls in flight meanwhile
 	at      time.Time     // of the last call that counted
 	forgive time.Duration // halves it while there is no call
@@ -62,10 +63,13 @@ type estimate struct {
 func (e *estimate) add(now time.Time, took time.Duration, units float64, load int) {
 	x := took.Seconds() / units
 	if e.unit == 0 {
-		e.unit, e.load = x, float64(load)
+		e.unit, e.load, e.size = x, float64(load), units
 	}
-	e.unit += callWeight * (min(x, callBound*e.unit) - e.unit)
-	e.load += callWeight * (float64(load) - e.load)
+	// A call much smaller than others waits behind them: what it took says little of a unit.
+	weight := callWeight * min(1, units/e.size)
+	e.unit += weight * (min(x, callBound*e.unit) - e.unit)
+	e.load += weight * (float64(load) - e.load)
+	e.size += callWeight * (units - e.size)
 	e.at = now
 }
 
@@ -375,6 +379,18 @@ func (p *Pool) backLocked(g *gateway, start time.Time) {
 	p.log.Info("gateway is back", "gateway", g.addr, "after", time.Since(g.failedAt).Round(time.Millisecond))
 	g.state, g.fails, g.lastErr = healthy, 0, nil
 	g.est, g.ramp = estimate{}, 1 // what it was before tells nothing
+}
+
+// absolve gives the gateways that were set aside for their silence a call at once: it was a table that kept them.
+func (p *Pool) absolve() {
+	p.mu.Lock()
+	defer p.unlock()
+	for _, g := range p.gateways {
+		if g.state == aside && g.hangs && !g.probing {
+			g.state = trial
+		}
+	}
+	p.dispatchLocked(time.Now())
 }
 
 // jitter spreads d over 0.75 to 1.25 of it, so that what failed together does not come back together.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/apache/thrift/lib/go/thrift"
+	"golang.org/x/sync/singleflight"
 
 	"drover/hbase/thrift2"
 )
@@ -105,6 +106,8 @@ type Pool struct {
 	succeeded time.Time // the last success, of any gateway
 	down      time.Time // the start of the first failure since then, or zero
 	out       bool      // somebody waits and no gateway takes part
+
+	asking singleflight.Group // whether a table is disabled
 
 	lastRow *known // the row put again to try a gateway; nil until one was acknowledged
 
@@ -223,6 +226,7 @@ type waiter struct {
 	since time.Time  // when its Apply or Call began, for the outage limit
 	only  *gateway   // no other will do; nil is any
 	avoid []*gateway // only when no other is healthy
+	first bool       // before those that wait already: a small call that much waits for
 
 	ready chan struct{} // closed when g or err is set
 	g     *gateway
@@ -243,7 +247,7 @@ func (p *Pool) acquire(ctx context.Context, w *waiter) (*gateway, error) {
 		p.mu.Unlock()
 		return nil, errGone
 	}
-	if len(p.waiting) == 0 || w.only != nil {
+	if len(p.waiting) == 0 || w.only != nil || w.first {
 		if g := p.chooseLocked(w, now); g != nil {
 			g.busy++
 			p.mu.Unlock()
@@ -252,7 +256,11 @@ func (p *Pool) acquire(ctx context.Context, w *waiter) (*gateway, error) {
 	}
 	w.ready = make(chan struct{})
 	w.g, w.err = nil, nil
-	p.waiting = append(p.waiting, w)
+	if w.first {
+		p.waiting = slices.Insert(p.waiting, 0, w)
+	} else {
+		p.waiting = append(p.waiting, w)
+	}
 	p.dispatchLocked(now)
 	p.kickLocked()
 	p.mu.Unlock()
@@ -540,7 +548,7 @@ func (p *Pool) tendLocked(now time.Time) time.Duration {
 			busy = true
 			if d := g.until.Sub(now); d > 0 {
 				next = min(next, d)
-			} else if k := p.lastRow; k != nil && !p.closed {
+			} else if k := p.lastRow; k != nil && !k.t.stopped.Load() && !p.closed {
 				g.probing = true
 				p.wg.Go(func() { p.probe(g, k) })
 			} else {
@@ -570,14 +578,14 @@ func (p *Pool) tendLocked(now time.Time) time.Duration {
 // answered.
 func (p *Pool) probe(g *gateway, k *known) {
 	size := k.b.Bytes()
-	if p.pace(p.root, k.table, 1, size) == nil {
+	if p.pace(p.root, k.t.name, 1, size) == nil {
 		p.mu.Lock()
 		g.busy++
 		slow := min(g.fails-1, 4) // a slow cluster answers no probe in the shortest time
 		p.mu.Unlock()
 		a, err := p.through(p.root, g, work(1, size), slow, k.put)
 		if err == nil {
-			p.observe(k.table, a)
+			p.observe(k.t.name, a)
 		}
 	}
 	p.mu.Lock()

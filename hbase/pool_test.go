@@ -40,6 +40,7 @@ type cluster struct {
 	// script, when set, decides a put's fate before all else; n counts the calls to that gateway from 0.
 	script func(addr string, n int) (err error, applied bool)
 	record func(l *fakeLink, b *Batch, lo, hi int, err error)
+	off    bool // the table is disabled: calls hang
 }
 
 type fakeGateway struct {
@@ -169,7 +170,7 @@ func (l *fakeLink) wait(ctx context.Context, rows int) (n int, err error) {
 		case <-timer.C:
 		}
 		var hang, dead bool
-		c.set(func() { hang, dead = g.hang, g.dead })
+		c.set(func() { hang, dead = g.hang || c.off, g.dead })
 		if dead {
 			return n, l.broke(fail(Elsewhere, "connection reset"))
 		}
@@ -286,7 +287,10 @@ func (l *fakeLink) Call(ctx context.Context, f func(context.Context, *thrift2.TH
 }
 
 // Disabled costs the table nothing, so it is not among the calls that are counted.
-func (l *fakeLink) Disabled(ctx context.Context, _ string) (bool, error) { return false, ctx.Err() }
+func (l *fakeLink) Disabled(ctx context.Context, _ string) (off bool, err error) {
+	l.c.set(func() { off = l.c.off })
+	return off, ctx.Err()
+}
 
 // pacer counts what it lets pass.
 type pacer struct {
@@ -816,6 +820,47 @@ func TestTablePausesAndGoesOn(t *testing.T) {
 		}
 		c.check(t, rows+201)
 		if !slices.Equal(told, []string{"t|t is disabled", "t|"}) {
+			t.Errorf("told %q", told)
+		}
+	})
+}
+
+// Gateways keep calls for a disabled table, until they are all set aside. The reason is told all the same.
+func TestDisabledTableIsToldThoughAllGatewaysAreSilent(t *testing.T) {
+	var mu sync.Mutex
+	var told []string
+	o := PoolOptions{Paused: func(table, reason string) {
+		if mu.Lock(); table == "t" {
+			told = append(told, reason)
+		}
+		mu.Unlock()
+	}}
+	bubble(t, three, o, func(t *testing.T, c *cluster, p *Pool) {
+		rows, _ := load(t, p, 8, time.Second)
+		c.set(func() { c.off = true })
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() { mustApply(t, p, testBatch(fmt.Sprint("x", i, "-"), 10)) })
+		}
+		time.Sleep(8 * time.Second)
+		mu.Lock()
+		if !slices.Equal(told, []string{tableDisabled}) {
+			t.Errorf("told %q", told)
+		}
+		mu.Unlock()
+		sent := c.count()
+		time.Sleep(10 * time.Minute)
+		if n := (c.count() - sent) / 10; n > 40 {
+			t.Errorf("%d tries in 10 min", n)
+		}
+		c.set(func() { c.off = false })
+		start := time.Now()
+		wg.Wait()
+		if d := time.Since(start); d > 45*time.Second {
+			t.Errorf("went on after %v", d)
+		}
+		c.check(t, rows+200)
+		if !slices.Equal(told, []string{tableDisabled, ""}) {
 			t.Errorf("told %q", told)
 		}
 	})

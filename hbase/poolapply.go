@@ -176,7 +176,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 	if err != nil {
 		return err
 	}
-	w := waiter{since: a.since, avoid: avoid}
+	w := waiter{since: a.since, avoid: avoid, first: pc.sent && pc.len() == 1}
 	ans, err := a.send(&w, rows, bytes, pc.slow, pc.sent, func(ctx context.Context, l link) error {
 		if a.deletes {
 			return l.DeleteMultiple(ctx, a.t.name, pc.b, pc.lo, pc.hi)
@@ -222,7 +222,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 	case Again:
 		pc.again++
 		a.todo = append(a.todo, pc)
-		if (probing || pc.again%8 == 3) && notServing(ans.err) && a.disabled() {
+		if (probing || pc.again%8 == 3) && notServing(ans.err) && a.disabled(ans.g) {
 			a.p.pause(a.t, ans, tableDisabled, false, probing)
 			return nil
 		}
@@ -236,7 +236,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		}
 		a.todo = append(a.todo, pc)
 		// A gateway tries a disabled table again by itself, for minutes, before it answers at all.
-		if ans.late && a.disabled() {
+		if ans.late && a.disabled(ans.g) {
 			a.p.pause(a.t, ans, tableDisabled, false, probing)
 			return nil
 		}
@@ -253,16 +253,52 @@ func notServing(err error) bool { return strings.Contains(Reason(err), "NotServi
 
 const tableDisabled = "the table is disabled"
 
-// disabled asks whether the table is. Where that cannot be told soon, it is not. The master answers, so nothing of the
-// table's budget is spent, and the question does not wait behind rows that do.
-func (a *apply) disabled() (off bool) {
-	ctx, cancel := context.WithTimeout(a.ctx, shortestTimeout)
+// disabled asks whether the table is, after an answer of g that may mean it. Where that cannot be told soon, it is not. The
+// master answers, so nothing of the table's budget is spent. Calls stuck on a disabled table have every gateway set aside
+// before long, so the question goes over a connection of its own to a few gateways at once, whatever their state; those who
+// ask at the same time share it.
+func (a *apply) disabled(g *gateway) bool {
+	off, _, _ := a.p.asking.Do(a.t.name, func() (any, error) { return a.p.askDisabled(a.ctx, a.t.name, g), nil })
+	if off == true {
+		a.p.absolve()
+	}
+	return off == true
+}
+
+func (p *Pool) askDisabled(ctx context.Context, table string, first *gateway) bool {
+	const askedAtOnce = 3
+	ctx, cancel := context.WithTimeout(ctx, shortestTimeout)
 	defer cancel()
-	ans, err := a.p.once(ctx, &waiter{since: a.since}, 0, 0, func(ctx context.Context, l link) (err error) {
-		off, err = l.Disabled(ctx, a.t.name)
-		return err
-	})
-	return err == nil && ans.kind == 0 && off
+	p.mu.Lock()
+	ask := []string{first.addr}
+	for _, g := range p.gateways {
+		if g != first && len(ask) < askedAtOnce {
+			ask = append(ask, g.addr)
+		}
+	}
+	p.mu.Unlock()
+	type told struct {
+		off bool
+		err error
+	}
+	answers := make(chan told, len(ask))
+	for _, addr := range ask {
+		p.wg.Go(func() {
+			var t told
+			var l link
+			if l, t.err = p.dial(ctx, addr); t.err == nil {
+				t.off, t.err = l.Disabled(ctx, table)
+				l.Close()
+			}
+			answers <- t
+		})
+	}
+	for range ask {
+		if t := <-answers; t.err == nil {
+			return t.off
+		}
+	}
+	return false
 }
 
 // send waits for the pacer and makes one call.
@@ -405,7 +441,7 @@ func (a *apply) absent(pc *piece) ([]int, error) {
 		rows = append(rows, i)
 	}
 	var found []bool
-	ans, err := a.send(&waiter{since: a.since}, 0, 0, 0, false, func(ctx context.Context, l link) error {
+	ans, err := a.send(&waiter{since: a.since, first: true}, 0, 0, 0, false, func(ctx context.Context, l link) error {
 		var err error
 		found, err = l.Exists(ctx, a.t.name, pc.b, rows)
 		return err
@@ -456,7 +492,7 @@ func (a *apply) takes(g *gateway, after uint64) (verdict, error) {
 		if k == nil {
 			return unknown, nil
 		}
-		ans, err := a.send(&waiter{since: a.since, only: g}, 1, k.b.Bytes(), try, true, k.put)
+		ans, err := a.send(&waiter{since: a.since, only: g, first: true}, 1, k.b.Bytes(), try, true, k.put)
 		if errors.Is(err, errGone) {
 			return gone, nil
 		}

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,15 +29,19 @@ type table struct {
 	row     *known            // a row that was accepted lately, or nil
 	rowAt   time.Time         // when it was
 	noReads bool              // reading rows back is refused
+
+	stopped atomic.Bool // reason is not ""
 }
 
 // known is a row that was acknowledged. Its batch is never changed nor released.
 type known struct {
-	table string
-	b     *Batch
+	t *table
+	b *Batch
 }
 
-func (k *known) put(ctx context.Context, l link) error { return l.PutMultiple(ctx, k.table, k.b, 0, 1) }
+func (k *known) put(ctx context.Context, l link) error {
+	return l.PutMultiple(ctx, k.t.name, k.b, 0, 1)
+}
 
 // How a paused table is tried.
 const (
@@ -134,6 +139,7 @@ func (p *Pool) pause(t *table, a answer, reason string, ofRows, probing bool) {
 			break // a row was accepted since
 		}
 		t.reason, t.ofRows, t.since, t.paused = reason, ofRows, time.Now(), a.seq
+		t.stopped.Store(true)
 		t.tries, t.next = 0, time.Now().Add(p.jitter(shortestPause))
 		p.log.Warn("table paused", "table", t.name, "reason", reason)
 	case probing:
@@ -158,6 +164,7 @@ func (p *Pool) leave(t *table) {
 
 func (t *table) resumeLocked() {
 	t.reason, t.probing, t.ofRows = "", false, false
+	t.stopped.Store(false)
 	t.changedLocked()
 }
 
@@ -202,7 +209,7 @@ func (p *Pool) remember(t *table, b *Batch, i int, now time.Time) {
 	}
 	own := new(Batch)
 	own.AppendRow(b, i)
-	k := &known{t.name, own}
+	k := &known{t, own}
 	t.row, t.rowAt = k, now
 	t.mu.Unlock()
 	p.mu.Lock()
