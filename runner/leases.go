@@ -34,12 +34,6 @@ func newAllShards(shards []jobs.Shard, marks map[int]checkpoints.Checkpoint) *al
 	return a
 }
 
-func (a *allShards) left() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.shards)
-}
-
 func (a *allShards) Next(ctx context.Context) (jobs.Shard, checkpoints.Checkpoint, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

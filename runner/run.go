@@ -228,39 +228,51 @@ func (r *run) move() {
 	if r.pool != nil {
 		helpers.Go(func() { r.watchRegions(aside) })
 	}
-	for range min(r.cfg.Shards, max(1, leases.left())) {
-		workers.Go(func() { r.work(leases) })
-	}
+	r.work(leases, &workers)
 	workers.Wait()
 	stop()
 	helpers.Wait()
 }
 
-// work moves shards until none is left or the run ends.
-func (r *run) work(leases Leases) {
+// tails is how many shards may be under way for each one that is read.
+const tails = 4
+
+// work starts shards until none is left or the run ends. A shard that is read to its end makes room for the next one while
+// its last rows are on their way: a single row that takes long must not leave the gateways idle.
+func (r *run) work(leases Leases, workers *sync.WaitGroup) {
+	reading := make(chan struct{}, r.cfg.Shards)
+	under := make(chan struct{}, tails*r.cfg.Shards)
 	for {
-		select {
-		case <-r.drain:
-			return
-		default:
+		for _, room := range []chan struct{}{under, reading} {
+			select {
+			case room <- struct{}{}:
+			case <-r.drain:
+				return
+			case <-r.ctx.Done():
+				return
+			}
 		}
 		spec, from, ok := leases.Next(r.ctx)
 		if !ok {
 			return
 		}
 		r.active.Add(1)
-		err := r.newShard(spec, from).move(r.ctx)
-		r.active.Add(-1)
-		switch {
-		case err == nil:
-		case errors.Is(err, errLimit):
-			r.startDrain()
-			return
-		case errors.Is(err, errDrained):
-			return
-		default:
-			r.shardFailed(spec, err)
-		}
+		wasRead := sync.OnceFunc(func() {
+			r.active.Add(-1)
+			<-reading
+		})
+		workers.Go(func() {
+			err := r.newShard(spec, from).move(r.ctx, wasRead)
+			wasRead()
+			switch {
+			case err == nil, errors.Is(err, errDrained):
+			case errors.Is(err, errLimit):
+				r.startDrain()
+			default:
+				r.shardFailed(spec, err)
+			}
+			<-under
+		})
 	}
 }
 

@@ -27,11 +27,19 @@ const (
 	dead
 )
 
-// chunkRef is a chunk in a shard's hands, freed when the watermark has passed it.
+// chunkRef is a chunk in a shard's hands. Its documents are given back when all of them are settled, so that one that takes
+// long keeps no more than its own chunk; its places in the window remain until the watermark has passed it.
 type chunkRef struct {
 	*jobs.Chunk
-	lane *lane
+	lane  *lane
+	left  int         // documents not settled
+	slots int         // bytes that its places in the window take
+	end   jobs.Cursor // once it is freed
+	freed bool
 }
+
+// slotBytes is what a document in the window takes.
+const slotBytes = 48
 
 // place is where a document stands in its shard.
 type place struct {
@@ -82,7 +90,8 @@ type shard struct {
 	lanes map[namespace]*lane
 	win   checkpoints.Window[place]
 
-	chunks []*chunkRef // unsettled, oldest first
+	chunks []*chunkRef // that the watermark has not passed, oldest first
+	spent  []*chunkRef // all settled, not freed yet
 	cursor jobs.Cursor // the watermark
 	stored int64       // source bytes up to the watermark, by whole chunks
 	read   int64       // documents taken from the reader, plus those settled before this process
@@ -149,8 +158,9 @@ type fed struct {
 
 // move carries the shard from its watermark to its end. It returns nil when everything is settled, errLimit when all that the
 // limit allows is settled, errDrained when it was asked to stop, and otherwise what stands in the way; in each case the
-// watermark was handed to the saver, nothing is in flight and no memory is held.
-func (s *shard) move(ctx context.Context) error {
+// watermark was handed to the saver, nothing is in flight and no memory is held. It calls wasRead when all is read and on its
+// way, maybe more than once.
+func (s *shard) move(ctx context.Context, wasRead func()) error {
 	r := s.run
 	rd, err := r.cfg.Job.Source.Open(ctx, r.mem, r.plan.Layout, s.spec, s.cursor)
 	if err != nil {
@@ -179,7 +189,12 @@ func (s *shard) move(ctx context.Context) error {
 		stopFeed()
 		feeder.Wait()
 		rd.Close()
+		s.release()
 		for _, c := range s.chunks {
+			if c.freed {
+				r.mem.Adjust(-c.slots)
+				continue
+			}
 			c.Free()
 		}
 	}()
@@ -196,6 +211,9 @@ func (s *shard) move(ctx context.Context) error {
 		}
 		if s.flying == 0 && (s.err != nil || ended && s.parked == 0) {
 			break
+		}
+		if ended && s.parked == 0 {
+			wasRead()
 		}
 		began := time.Now()
 		select {
@@ -295,7 +313,7 @@ func (s *shard) take(c *jobs.Chunk) {
 		return
 	}
 	l.regroup(s)
-	ref := &chunkRef{Chunk: c, lane: l}
+	ref := &chunkRef{Chunk: c, lane: l, left: len(c.Docs), slots: slotBytes * len(c.Docs)}
 	s.chunks = append(s.chunks, ref)
 	s.encoded = 0
 	r := s.run
@@ -322,7 +340,7 @@ func (s *shard) take(c *jobs.Chunk) {
 				s.close1(g)
 			}
 		case jobs.Filtered:
-			s.win.Settle(seq, checkpoints.Result{Outcome: filtered})
+			s.settle(seq, p, checkpoints.Result{Outcome: filtered})
 		case jobs.Refused:
 			s.die(seq, p, "mapping", strings.Clone(why), 0, nil)
 		}
@@ -442,7 +460,7 @@ func (s *shard) land(f *flight) {
 				refused = refused[1:]
 				continue
 			}
-			s.win.Settle(it.seq, checkpoints.Result{Outcome: written, Rows: 1, Cells: int32(f.batch.RowCells(k)), Bytes: int32(f.batch.RowBytes(k))})
+			s.settle(it.seq, it.place, checkpoints.Result{Outcome: written, Rows: 1, Cells: int32(f.batch.RowCells(k)), Bytes: int32(f.batch.RowBytes(k))})
 		}
 	}
 	g := f.group
@@ -475,11 +493,31 @@ func (s *shard) die(seq checkpoints.Seq, p place, stage, reason string, attempts
 		s.fail(err)
 		return
 	}
-	s.win.Settle(seq, checkpoints.Result{Outcome: dead})
+	s.settle(seq, p, checkpoints.Result{Outcome: dead})
+}
+
+func (s *shard) settle(seq checkpoints.Seq, p place, res checkpoints.Result) {
+	s.win.Settle(seq, res)
+	if p.chunk.left--; p.chunk.left == 0 {
+		s.spent = append(s.spent, p.chunk)
+	}
+}
+
+// release gives back the documents of chunks that are settled.
+func (s *shard) release() {
+	for i, c := range s.spent {
+		c.end = c.At(len(c.Docs))
+		c.freed = true
+		c.Free()
+		s.run.mem.Adjust(c.slots)
+		s.spent[i] = nil
+	}
+	s.spent = s.spent[:0]
 }
 
 // advance moves the watermark over the settled prefix and hands it to the saver. The mark moves nowhere else.
 func (s *shard) advance() {
+	s.release()
 	var last place
 	bytes := int64(0)
 	n := s.win.Advance(func(p place, res checkpoints.Result) {
@@ -498,10 +536,10 @@ func (s *shard) advance() {
 		c.Cells += int64(res.Cells)
 		c.Bytes += int64(res.Bytes)
 		bytes += int64(res.Bytes)
-		if int(p.i) == len(p.chunk.Docs)-1 {
-			s.stored += p.chunk.Stored
-			s.cursor = p.chunk.At(len(p.chunk.Docs))
-			p.chunk.Free()
+		if c := p.chunk; (int(p.i)+1)*slotBytes == c.slots { // its last, so all are settled and it is freed
+			s.stored += c.Stored
+			s.cursor = c.end
+			s.run.mem.Adjust(-c.slots)
 			s.chunks[0] = nil
 			s.chunks = s.chunks[1:]
 		}
@@ -509,7 +547,7 @@ func (s *shard) advance() {
 	if n == 0 {
 		return
 	}
-	if last.i < int32(len(last.chunk.Docs)-1) {
+	if !last.chunk.freed {
 		s.cursor = last.chunk.At(int(last.i) + 1)
 	}
 	s.run.saver.offer(s.mark(false), bytes)
