@@ -44,6 +44,15 @@ const (
 	secondAside   = 700 * time.Millisecond
 	longestAside  = 10 * time.Second
 
+	// The same while more than half of the gateways are aside: then each is worth more than the calls it costs.
+	longestPanic = 2 * time.Second
+
+	// A gateway that comes back while others serve gets its connections one by one over this time: a restarted one is cold.
+	slowStart = 30 * time.Second
+
+	// For this long no new connection is tried to a gateway that has no thread left.
+	fullFor = 10 * time.Second
+
 	// Gateways close a connection that idles for 60 s.
 	idleLimit = 45 * time.Second
 )
@@ -96,10 +105,23 @@ const (
 	aside         // it gets no call
 )
 
-// gateway is one Thrift server as the pool sees it. The pool's mutex guards all of it but addr.
-type gateway struct {
+// host is what the lanes share of a gateway. The pool's mutex guards all of it but addr.
+type host struct {
 	addr string
-	gone bool // no longer in the pool's set: it drains
+	gone bool   // no longer in the pool's set: it drains
+	idle []link // the one used last at the end
+
+	// Until then no new connection is tried: one was accepted and not answered, while others were. A gateway whose threads
+	// are all taken goes on serving the connections that it has.
+	full time.Time
+
+	old bool // it lacks methods that came with HBase 2
+}
+
+// gateway is one Thrift server as a lane sees it. The pool's mutex guards all of it.
+type gateway struct {
+	*host
+	lane *lane
 
 	state    state
 	fails    int       // in a row
@@ -108,13 +130,14 @@ type gateway struct {
 	probing  bool      // a probe is under way
 	hangs    bool      // it was set aside for silence, not for an error
 	lastErr  error
+	finding  Finding // of the last diagnosis, while it is aside
 
 	busy     int     // connections in use, each for one call
-	idle     []link  // the one used last at the end
 	calls    []*call // in flight, oldest first; calls of unknown size are left out
 	answered time.Time
 	est      estimate
-	ramp     int // bounds the calls in flight while it is new or back: doubles with each success; 0 is no bound
+	ramp     int       // bounds the calls in flight while it is new: doubles with each success; 0 is no bound
+	back     time.Time // when it came back while others served; it starts slowly from then on
 
 	rows, attempts int64
 	errors         [len(kindNames)]int64
@@ -142,43 +165,43 @@ func (g *gateway) quiet(now time.Time) (time.Duration, *call) {
 }
 
 // unitLocked is the gateway's estimate, or the pool's while it has none; 0 when neither is known.
-func (p *Pool) unitLocked(g *gateway) float64 {
+func (l *lane) unitLocked(g *gateway) float64 {
 	if g.est.unit > 0 {
 		return g.est.unit
 	}
-	return p.est.unit
+	return l.est.unit
 }
 
 // suspectLocked tells whether the gateway is silent for longer than its calls should take. Silence counts, and not the
 // age of one call, because a call may wait for a stuck region that is no fault of the gateway.
-func (p *Pool) suspectLocked(g *gateway, now time.Time) bool {
+func (l *lane) suspectLocked(g *gateway, now time.Time) bool {
 	quiet, c := g.quiet(now)
-	unit := p.unitLocked(g)
+	unit := l.unitLocked(g)
 	return c != nil && unit > 0 && quiet > max(seconds(overdueFactor*unit*c.units), overdueFloor)
 }
 
 // cutLocked cuts the calls that are better made elsewhere: those of a gateway that is silent for too long, and those
 // that take too long at one that has become slow. Another gateway's answer in the meantime is the evidence that it is
 // not the cluster.
-func (p *Pool) cutLocked(g *gateway, now time.Time) {
+func (l *lane) cutLocked(g *gateway, now time.Time) {
 	quiet, oldest := g.quiet(now)
 	if oldest == nil {
 		return
 	}
 	limit := func(c *call) time.Duration {
-		return clampTimeout(seconds(hungFactor*max(p.est.unit, g.est.unit)*c.units), c.slow)
+		return clampTimeout(seconds(hungFactor*max(l.est.unit, g.est.unit)*c.units), c.slow)
 	}
-	switch l := limit(oldest); {
-	case quiet > l && p.succeeded.After(now.Add(-quiet/2)):
+	switch longest := limit(oldest); {
+	case quiet > longest && l.succeeded.After(now.Add(-quiet/2)):
 		for _, c := range g.calls {
 			// What timed out before gets the longer time that it needs, should it be the cluster after all.
 			if c.slow == 0 || now.Sub(c.start) > limit(c) {
 				c.cancel()
 			}
 		}
-	case g.est.unit > tooLate*p.est.unit:
+	case g.est.unit > tooLate*l.est.unit:
 		for _, c := range g.calls {
-			if now.Sub(c.start) > clampTimeout(seconds(2*hungFactor*p.est.unit*c.units), c.slow) {
+			if now.Sub(c.start) > clampTimeout(seconds(2*hungFactor*l.est.unit*c.units), c.slow) {
 				c.cancel()
 			}
 		}
@@ -186,12 +209,12 @@ func (p *Pool) cutLocked(g *gateway, now time.Time) {
 }
 
 // learnLocked counts a success; back tells that it is the one that brought the gateway back.
-func (p *Pool) learnLocked(g *gateway, now time.Time, took time.Duration, units float64, load int, back bool) {
-	switch slow := took.Seconds() > tooLate*p.est.unit*units; {
-	case p.est.unit == 0:
+func (l *lane) learnLocked(g *gateway, now time.Time, took time.Duration, units float64, load int, back bool) {
+	switch slow := took.Seconds() > tooLate*l.est.unit*units; {
+	case l.est.unit == 0:
 	case back:
 		// It may have been hanging when the call began. The next one tells.
-		took = min(took, seconds(tooLate*p.est.unit*units))
+		took = min(took, seconds(tooLate*l.est.unit*units))
 	case slow && load == 1:
 		g.est.forgive = min(max(2*g.est.forgive, 2*shortestForgive), longestForgive)
 	case !slow:
@@ -203,8 +226,8 @@ func (p *Pool) learnLocked(g *gateway, now time.Time, took time.Duration, units 
 		g.est.forgive = 0
 	}
 	if !back {
-		p.est.add(now, took, units, load)
-		if g.ramp *= 2; g.ramp >= p.connections {
+		l.est.add(now, took, units, load)
+		if g.ramp *= 2; g.ramp >= l.pool.connections {
 			g.ramp = 0
 		}
 	}
@@ -212,8 +235,8 @@ func (p *Pool) learnLocked(g *gateway, now time.Time, took time.Duration, units 
 }
 
 // timeoutLocked bounds a call.
-func (p *Pool) timeoutLocked(g *gateway, units float64, slow int) time.Duration {
-	unit := max(g.est.unit, p.est.unit)
+func (l *lane) timeoutLocked(g *gateway, units float64, slow int) time.Duration {
+	unit := max(g.est.unit, l.est.unit)
 	if unit == 0 {
 		return min(firstTimeout<<min(slow, 6), patience)
 	}
@@ -225,8 +248,8 @@ func clampTimeout(d time.Duration, slow int) time.Duration {
 }
 
 // forecastLocked is what a unit takes at the gateway now, in seconds; silence and idling count. 0 is unknown.
-func (p *Pool) forecastLocked(g *gateway, now time.Time) float64 {
-	unit := p.unitLocked(g)
+func (l *lane) forecastLocked(g *gateway, now time.Time) float64 {
+	unit := l.unitLocked(g)
 	if g.est.unit == 0 {
 		unit /= 2 // so that it is tried
 	}
@@ -240,30 +263,30 @@ func (p *Pool) forecastLocked(g *gateway, now time.Time) float64 {
 }
 
 // chooseLocked gives the gateway for a call, or nil when it is better to wait.
-func (p *Pool) chooseLocked(w *waiter, now time.Time) *gateway {
+func (l *lane) chooseLocked(w *waiter, now time.Time) *gateway {
 	if w.only != nil {
-		if w.only.busy < p.capLocked(w.only) {
+		if w.only.busy < l.capLocked(w.only, now) {
 			return w.only
 		}
 		return nil
 	}
 	// A gateway on trial comes first: nothing but a call can bring it back.
-	for _, g := range p.gateways {
+	for _, g := range l.gateways {
 		if g.state == trial && g.busy == 0 && !slices.Contains(w.avoid, g) {
 			return g
 		}
 	}
-	if g, some := p.cheapestLocked(now, func(g *gateway) bool {
-		return g.state == healthy && !slices.Contains(w.avoid, g) && !p.suspectLocked(g, now)
+	if g, some := l.cheapestLocked(now, func(g *gateway) bool {
+		return g.state == healthy && !slices.Contains(w.avoid, g) && !l.suspectLocked(g, now)
 	}); some {
 		return g
 	}
-	if g, some := p.cheapestLocked(now, func(g *gateway) bool {
+	if g, some := l.cheapestLocked(now, func(g *gateway) bool {
 		return g.state == healthy && !slices.Contains(w.avoid, g)
 	}); some {
 		return g
 	}
-	g, _ := p.cheapestLocked(now, func(g *gateway) bool { return g.state != aside })
+	g, _ := l.cheapestLocked(now, func(g *gateway) bool { return g.state != aside })
 	return g
 }
 
@@ -282,41 +305,41 @@ type candidate struct {
 // cheapestLocked chooses among the gateways that are eligible; some tells whether there are any. Of those that would
 // not be too late and have a free connection, it takes the cheaper of two random ones (of all, when they are few), so
 // that many processes do not run to the same gateway.
-func (p *Pool) cheapestLocked(now time.Time, eligible func(*gateway) bool) (choice *gateway, some bool) {
+func (l *lane) cheapestLocked(now time.Time, eligible func(*gateway) bool) (choice *gateway, some bool) {
 	const few = 4
-	p.free = p.free[:0]
+	l.free = l.free[:0]
 	soonest := math.Inf(1)
-	for _, g := range p.gateways {
+	for _, g := range l.gateways {
 		if !eligible(g) {
 			continue
 		}
 		n := float64(g.busy + 1)
-		unit := p.forecastLocked(g, now)
+		unit := l.forecastLocked(g, now)
 		c := candidate{g, n * unit, unit * max(1, n/max(g.est.load, 1))}
 		if unit == 0 {
 			c.cost = n
 		}
 		soonest = min(soonest, c.done)
-		p.free = append(p.free, c)
+		l.free = append(l.free, c)
 	}
-	if len(p.free) == 0 {
+	if len(l.free) == 0 {
 		return nil, false
 	}
-	p.free = slices.DeleteFunc(p.free, func(c candidate) bool {
-		return c.g.busy >= p.capLocked(c.g) || c.done > tooLate*soonest
+	l.free = slices.DeleteFunc(l.free, func(c candidate) bool {
+		return c.g.busy >= l.capLocked(c.g, now) || c.done > tooLate*soonest
 	})
-	n := len(p.free)
+	n := len(l.free)
 	if n == 0 {
 		return nil, true
 	}
-	pick := p.free[p.pickLocked(n)]
+	pick := l.free[l.pool.pickLocked(n)]
 	if n > few {
-		if other := p.free[p.pickLocked(n)]; other.cost < pick.cost {
+		if other := l.free[l.pool.pickLocked(n)]; other.cost < pick.cost {
 			pick = other
 		}
 		return pick.g, true
 	}
-	for _, other := range p.free {
+	for _, other := range l.free {
 		if other.cost < pick.cost {
 			pick = other
 		}
@@ -327,23 +350,31 @@ func (p *Pool) cheapestLocked(now time.Time, eligible func(*gateway) bool) (choi
 func (p *Pool) pickLocked(n int) int { return min(int(p.random()*float64(n)), n-1) }
 
 // capLocked is how many calls the gateway may have in flight.
-func (p *Pool) capLocked(g *gateway) int {
+func (l *lane) capLocked(g *gateway, now time.Time) int {
+	n := l.pool.connections
 	switch g.state {
+	case aside:
+		return 0
+	case trial:
+		n = 1
 	case healthy:
 		if g.ramp > 0 {
-			return min(g.ramp, p.connections)
+			n = min(g.ramp, n)
 		}
-		return p.connections
-	case trial:
-		return 1
+		if since := now.Sub(g.back); since < slowStart {
+			n = min(n, 1+int(float64(n)*since.Seconds()/slowStart.Seconds()))
+		}
 	}
-	return 0
+	if now.Before(g.full) {
+		n = min(n, g.busy+len(g.idle))
+	}
+	return n
 }
 
 // healthyLocked counts the gateways that take part.
-func (p *Pool) healthyLocked() int {
+func (l *lane) healthyLocked() int {
 	n := 0
-	for _, g := range p.gateways {
+	for _, g := range l.gateways {
 		if g.state == healthy {
 			n++
 		}
@@ -352,7 +383,7 @@ func (p *Pool) healthyLocked() int {
 }
 
 // setAsideLocked takes a gateway out after a call that began at start and got no answer of its own.
-func (p *Pool) setAsideLocked(g *gateway, now, start time.Time, hangs bool, err error) {
+func (l *lane) setAsideLocked(g *gateway, now, start time.Time, hangs bool, err error) {
 	g.lastErr = err
 	if g.fails > 0 && !start.After(g.failedAt) {
 		return // of the same trouble
@@ -361,36 +392,45 @@ func (p *Pool) setAsideLocked(g *gateway, now, start time.Time, hangs bool, err 
 	g.state, g.hangs, g.failedAt = aside, hangs, now
 	back := shortestAside
 	if g.fails > 1 {
-		back = min(secondAside<<min(g.fails-2, 8), longestAside)
+		longest := longestAside
+		if 2*l.healthyLocked() < len(l.gateways) {
+			longest = longestPanic
+		}
+		back = min(secondAside<<min(g.fails-2, 8), longest)
 	}
-	g.until = now.Add(p.jitter(back))
-	p.doomed = append(p.doomed, g.idle...)
-	g.idle = nil
+	g.until = now.Add(l.pool.jitter(back))
+	if !hangs || g.fails > 1 { // else one of them may tell whether all threads are taken
+		l.pool.doomed = append(l.pool.doomed, g.idle...)
+		g.idle = nil
+	}
 	if g.fails == 1 && !g.gone {
-		p.log.Warn("gateway set aside", "gateway", g.addr, "error", reasonOf(err))
+		l.pool.log.Warn("gateway set aside", "gateway", g.addr, "error", reasonOf(err))
 	}
 }
 
 // backLocked makes a gateway healthy after a call that began at start was answered.
-func (p *Pool) backLocked(g *gateway, start time.Time) {
+func (l *lane) backLocked(g *gateway, start time.Time) {
 	if g.fails == 0 || !start.After(g.failedAt) {
 		return
 	}
-	p.log.Info("gateway is back", "gateway", g.addr, "after", time.Since(g.failedAt).Round(time.Millisecond))
-	g.state, g.fails, g.lastErr = healthy, 0, nil
+	l.pool.log.Info("gateway is back", "gateway", g.addr, "after", time.Since(g.failedAt).Round(time.Millisecond))
+	g.state, g.fails, g.lastErr, g.finding = healthy, 0, nil, Finding{}
 	g.est, g.ramp = estimate{}, 1 // what it was before tells nothing
+	if l.healthyLocked() > 1 {
+		g.back = time.Now()
+	}
 }
 
 // absolve gives the gateways that were set aside for their silence a call at once: it was a table that kept them.
-func (p *Pool) absolve() {
-	p.mu.Lock()
-	defer p.unlock()
-	for _, g := range p.gateways {
+func (l *lane) absolve() {
+	l.pool.mu.Lock()
+	defer l.pool.unlock()
+	for _, g := range l.gateways {
 		if g.state == aside && g.hangs && !g.probing {
 			g.state = trial
 		}
 	}
-	p.dispatchLocked(time.Now())
+	l.dispatchLocked(time.Now())
 }
 
 // jitter spreads d over 0.75 to 1.25 of it, so that what failed together does not come back together.

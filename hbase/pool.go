@@ -67,15 +67,17 @@ type link interface {
 	DeleteMultiple(ctx context.Context, table string, b *Batch, lo, hi int) error
 	Exists(ctx context.Context, table string, b *Batch, rows []int) ([]bool, error)
 	Disabled(ctx context.Context, table string) (bool, error)
+	Alive(ctx context.Context) (old bool, err error)
+	Reach(ctx context.Context) error
 	Call(ctx context.Context, f func(context.Context, *thrift2.THBaseServiceClient) error) error
 	Reusable() bool
 	LastUsed() time.Time
 	Close() error
 }
 
-// Pool sends batches through the gateways of one cluster, and alone retries. For each call it picks the gateway that is
-// likely to be done with it first; one that breaks or falls silent is set aside and comes back after one call that
-// works.
+// Pool sends batches and scans through the gateways of one cluster, and alone retries. For each call it picks the gateway
+// that is likely to be done with it first; one that breaks or falls silent is set aside and comes back after one call that
+// works. Reads and writes are judged apart, each in a lane: a stalled write-ahead log stops no scan.
 //
 // A pool has one goroutine of its own, which looks after silent gateways, idle connections and waiting calls, and one
 // for each probe of a gateway. Its methods may be called by many goroutines at once.
@@ -91,21 +93,16 @@ type Pool struct {
 	wg   sync.WaitGroup // its own goroutines, and the calls under way
 	kick chan struct{}  // wakes tend; holds one
 
-	mu       sync.Mutex
-	closed   bool
-	gateways []*gateway
-	waiting  []*waiter // for a gateway, first come first
-	free     []candidate
-	doomed   []link // closed by unlock, outside the mutex
-	users    int    // Apply and Call under way
-	tending  bool   // tend looks again within tick
-	tables   map[string]*table
-
-	est       estimate  // over all gateways
-	seq       uint64    // counts answers: times may be equal
-	succeeded time.Time // the last success, of any gateway
-	down      time.Time // the start of the first failure since then, or zero
-	out       bool      // somebody waits and no gateway takes part
+	mu      sync.Mutex
+	closed  bool
+	hosts   []*host
+	writes  *lane
+	reads   *lane
+	doomed  []link // closed by unlock, outside the mutex
+	users   int    // Apply, ScanPage and Call under way
+	tending bool   // tend looks again within tick
+	tables  map[string]*table
+	seq     uint64 // counts answers: times may be equal
 
 	asking singleflight.Group // whether a table is disabled
 
@@ -116,6 +113,22 @@ type Pool struct {
 	announceMu     sync.Mutex
 	announced      map[string]string // what Paused was told last, guarded by announceMu
 }
+
+// lane is one kind of calls over all gateways: whom it trusts, what it expects of each, and who waits. The pool's mutex guards
+// all of it.
+type lane struct {
+	pool     *Pool
+	gateways []*gateway
+	waiting  []*waiter // for a gateway, first come first
+	free     []candidate
+
+	est       estimate  // over all gateways
+	succeeded time.Time // the last success, of any gateway
+	down      time.Time // the start of the first failure since then, or zero
+	out       bool      // somebody waits and no gateway takes part
+}
+
+func (p *Pool) lanes() [2]*lane { return [2]*lane{p.writes, p.reads} }
 
 // NewPool makes a pool without gateways: Update names them. Close ends it.
 func NewPool(o PoolOptions) *Pool {
@@ -129,6 +142,7 @@ func newPool(o PoolOptions, dial func(context.Context, string) (link, error)) *P
 		opts: o, connections: o.Connections, log: o.Log, dial: dial, random: rand.Float64,
 		kick: make(chan struct{}, 1), tables: map[string]*table{}, announced: map[string]string{},
 	}
+	p.writes, p.reads = &lane{pool: p}, &lane{pool: p}
 	if p.connections <= 0 {
 		p.connections = defaultConnections
 	}
@@ -152,27 +166,38 @@ func (p *Pool) Update(eps []Endpoint) {
 	if p.closed {
 		return
 	}
-	var now []*gateway
+	var now []*host
 	for _, e := range eps {
-		same := func(g *gateway) bool { return g.addr == e.Addr }
+		same := func(h *host) bool { return h.addr == e.Addr }
 		if slices.ContainsFunc(now, same) {
 			continue
 		}
-		if i := slices.IndexFunc(p.gateways, same); i >= 0 {
-			now = append(now, p.gateways[i])
+		if i := slices.IndexFunc(p.hosts, same); i >= 0 {
+			now = append(now, p.hosts[i])
 			continue
 		}
-		now = append(now, &gateway{addr: e.Addr, ramp: 1})
+		now = append(now, &host{addr: e.Addr})
 	}
-	for _, g := range p.gateways {
-		if !slices.Contains(now, g) {
-			g.gone = true
-			p.doomed = append(p.doomed, g.idle...)
-			g.idle = nil
+	for _, h := range p.hosts {
+		if !slices.Contains(now, h) {
+			h.gone = true
+			p.doomed = append(p.doomed, h.idle...)
+			h.idle = nil
 		}
 	}
-	p.gateways = now
-	p.dispatchLocked(time.Now())
+	p.hosts = now
+	for _, l := range p.lanes() {
+		had := l.gateways
+		l.gateways = nil
+		for _, h := range now {
+			if i := slices.IndexFunc(had, func(g *gateway) bool { return g.host == h }); i >= 0 {
+				l.gateways = append(l.gateways, had[i])
+			} else {
+				l.gateways = append(l.gateways, &gateway{host: h, lane: l, ramp: 1})
+			}
+		}
+		l.dispatchLocked(time.Now())
+	}
 }
 
 // Close closes every connection and waits for the pool's goroutines. Apply and Call calls under way are cut and return
@@ -180,9 +205,9 @@ func (p *Pool) Update(eps []Endpoint) {
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	p.closed = true
-	for _, g := range p.gateways {
-		p.doomed = append(p.doomed, g.idle...)
-		g.idle = nil
+	for _, h := range p.hosts {
+		p.doomed = append(p.doomed, h.idle...)
+		h.idle = nil
 	}
 	p.unlock()
 	p.stop()
@@ -223,6 +248,7 @@ func (p *Pool) unlock() {
 
 // waiter is a call that wants a gateway.
 type waiter struct {
+	lane  *lane
 	since time.Time  // when its Apply or Call began, for the outage limit
 	only  *gateway   // no other will do; nil is any
 	avoid []*gateway // only when no other is healthy
@@ -241,14 +267,14 @@ func (p *Pool) acquire(ctx context.Context, w *waiter) (*gateway, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	l, now := w.lane, time.Now()
 	p.mu.Lock()
 	if w.only != nil && (w.only.gone || w.only.state == aside) {
 		p.mu.Unlock()
 		return nil, errGone
 	}
-	if len(p.waiting) == 0 || w.only != nil || w.first {
-		if g := p.chooseLocked(w, now); g != nil {
+	if len(l.waiting) == 0 || w.only != nil || w.first {
+		if g := l.chooseLocked(w, now); g != nil {
 			g.busy++
 			p.mu.Unlock()
 			return g, nil
@@ -257,11 +283,11 @@ func (p *Pool) acquire(ctx context.Context, w *waiter) (*gateway, error) {
 	w.ready = make(chan struct{})
 	w.g, w.err = nil, nil
 	if w.first {
-		p.waiting = slices.Insert(p.waiting, 0, w)
+		l.waiting = slices.Insert(l.waiting, 0, w)
 	} else {
-		p.waiting = append(p.waiting, w)
+		l.waiting = append(l.waiting, w)
 	}
-	p.dispatchLocked(now)
+	l.dispatchLocked(now)
 	p.kickLocked()
 	p.mu.Unlock()
 	p.announce("")
@@ -273,43 +299,43 @@ func (p *Pool) acquire(ctx context.Context, w *waiter) (*gateway, error) {
 	}
 	p.mu.Lock()
 	defer p.unlock()
-	if i := slices.Index(p.waiting, w); i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
+	if i := slices.Index(l.waiting, w); i >= 0 {
+		l.waiting = slices.Delete(l.waiting, i, i+1)
 	} else if w.g != nil {
 		w.g.busy--
-		p.dispatchLocked(time.Now())
+		l.dispatchLocked(time.Now())
 	}
 	return nil, context.Cause(ctx)
 }
 
 // dispatchLocked gives gateways to those who wait.
-func (p *Pool) dispatchLocked(now time.Time) {
-	if len(p.waiting) == 0 {
+func (l *lane) dispatchLocked(now time.Time) {
+	if len(l.waiting) == 0 {
 		return
 	}
-	usable := slices.ContainsFunc(p.gateways, func(g *gateway) bool { return g.state != aside })
+	usable := slices.ContainsFunc(l.gateways, func(g *gateway) bool { return g.state != aside })
 	if !usable {
-		if p.down.IsZero() {
-			p.down = now
+		if l.down.IsZero() {
+			l.down = now
 		}
-		p.out = true
+		l.out = true
 	}
 	full := false // a call that may go anywhere found no gateway
-	p.waiting = slices.DeleteFunc(p.waiting, func(w *waiter) bool {
+	l.waiting = slices.DeleteFunc(l.waiting, func(w *waiter) bool {
 		plain := w.only == nil && len(w.avoid) == 0
 		switch {
 		case w.only != nil && (w.only.gone || w.only.state == aside):
 			w.err = errGone
 		case full && plain:
 		default:
-			if w.g = p.chooseLocked(w, now); w.g != nil {
+			if w.g = l.chooseLocked(w, now); w.g != nil {
 				w.g.busy++
 			} else if plain {
 				full = true
 			}
 		}
-		if w.g == nil && w.err == nil && p.outLocked(now, w.since) {
-			w.err = p.outageLocked(now)
+		if w.g == nil && w.err == nil && l.outLocked(now, w.since) {
+			w.err = l.outageLocked(now)
 		}
 		if w.g == nil && w.err == nil {
 			return false
@@ -320,24 +346,24 @@ func (p *Pool) dispatchLocked(now time.Time) {
 }
 
 // outLocked tells whether a call that began at since has to give up.
-func (p *Pool) outLocked(now, since time.Time) bool {
-	if p.opts.OutageLimit <= 0 || p.down.IsZero() {
+func (l *lane) outLocked(now, since time.Time) bool {
+	if l.pool.opts.OutageLimit <= 0 || l.down.IsZero() {
 		return false
 	}
-	from := p.down
+	from := l.down
 	if since.After(from) {
 		from = since
 	}
-	return now.Sub(from) >= p.opts.OutageLimit
+	return now.Sub(from) >= l.pool.opts.OutageLimit
 }
 
-func (p *Pool) outageLocked(now time.Time) *OutageError {
-	return &OutageError{For: now.Sub(p.down), Last: p.lastErrorsLocked()}
+func (l *lane) outageLocked(now time.Time) *OutageError {
+	return &OutageError{For: now.Sub(l.down), Last: l.lastErrorsLocked()}
 }
 
-func (p *Pool) lastErrorsLocked() []string {
+func (l *lane) lastErrorsLocked() []string {
 	var last []string
-	for _, g := range p.gateways {
+	for _, g := range l.gateways {
 		switch {
 		case g.lastErr != nil:
 			last = append(last, g.addr+": "+reasonOf(g.lastErr))
@@ -393,7 +419,7 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 	p.mu.Lock()
 	limit := adminTimeout(slow)
 	if units > 0 {
-		limit = p.timeoutLocked(g, units, slow)
+		limit = g.lane.timeoutLocked(g, units, slow)
 		g.calls = append(g.calls, c)
 	}
 	for n := len(g.idle); n > 0 && l == nil; n = len(g.idle) {
@@ -416,7 +442,8 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 
 	sent := c.start
 	var err error
-	if l == nil {
+	fresh := l == nil
+	if fresh {
 		l, err = p.dial(cctx, g.addr)
 		sent = time.Now()
 	}
@@ -447,12 +474,19 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 	}
 	if ctx.Err() != nil && err != nil {
 		p.keepLocked(g, l, false) // whatever was read is not known to be whole
-		p.dispatchLocked(a.at)
+		p.dispatchBothLocked(a.at)
 		return a, context.Cause(ctx)
 	}
-	p.judgeLocked(g, &a, units, load, sent)
+	if fresh && a.late && a.reached && g.answered.After(c.start) && !g.lane.suspectLocked(g, a.at) {
+		p.fullLocked(g.host, a.at) // it serves the connections that it has
+		p.seq++
+		a.seq = p.seq
+		g.lastErr = a.err
+	} else {
+		g.lane.judgeLocked(g, &a, units, load, sent)
+	}
 	p.keepLocked(g, l, !a.late)
-	p.dispatchLocked(a.at)
+	p.dispatchBothLocked(a.at)
 	return a, nil
 }
 
@@ -460,35 +494,35 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 func adminTimeout(slow int) time.Duration { return min(30*time.Second<<min(slow, 2), 2*time.Minute) }
 
 // judgeLocked learns from a call.
-func (p *Pool) judgeLocked(g *gateway, a *answer, units float64, load int, sent time.Time) {
-	p.seq++
-	a.seq = p.seq
+func (l *lane) judgeLocked(g *gateway, a *answer, units float64, load int, sent time.Time) {
+	l.pool.seq++
+	a.seq = l.pool.seq
 	g.errors[min(int(a.kind), len(g.errors)-1)]++
 	if a.kind == Elsewhere && !errors.Is(a.err, ErrUnknownMethod) {
-		if p.down.IsZero() {
-			p.down = a.start
+		if l.down.IsZero() {
+			l.down = a.start
 		}
-		p.setAsideLocked(g, a.at, a.start, a.late, a.err)
+		l.setAsideLocked(g, a.at, a.start, a.late, a.err)
 		return
 	}
 	g.answered = a.at
 	wasOut := g.fails > 0
-	p.backLocked(g, a.start)
+	l.backLocked(g, a.start)
 	switch a.kind {
 	case 0:
-		p.succeeded = a.at
+		l.succeeded = a.at
 		if units > 0 {
-			p.learnLocked(g, a.at, a.at.Sub(sent), units, load, wasOut)
+			l.learnLocked(g, a.at, a.at.Sub(sent), units, load, wasOut)
 		}
 	case Again:
 		g.lastErr = a.err
-		if p.down.IsZero() {
-			p.down = a.start
+		if l.down.IsZero() {
+			l.down = a.start
 		}
 		return
 	}
 	// The pool is not out: this cluster answers, even if it refuses.
-	p.down, p.out = time.Time{}, false
+	l.down, l.out = time.Time{}, false
 }
 
 // keepLocked puts a connection back for the next call, or closes it.
@@ -540,29 +574,32 @@ func (p *Pool) tend() {
 
 // tendLocked says when to look again; 0 is when kicked.
 func (p *Pool) tendLocked(now time.Time) time.Duration {
-	busy, idle := len(p.waiting) > 0, false
+	busy, idle := false, false
 	next := tick
-	for _, g := range p.gateways {
-		busy = busy || len(g.calls) > 0
-		if g.state == aside && !g.probing && p.users > 0 {
-			busy = true
-			if d := g.until.Sub(now); d > 0 {
-				next = min(next, d)
-			} else if k := p.lastRow; k != nil && !k.t.stopped.Load() && !p.closed {
-				g.probing = true
-				p.wg.Go(func() { p.probe(g, k) })
-			} else {
-				g.state = trial
+	for _, l := range p.lanes() {
+		busy = busy || len(l.waiting) > 0
+		for _, g := range l.gateways {
+			busy = busy || len(g.calls) > 0
+			if g.state == aside && !g.probing && p.users > 0 {
+				busy = true
+				if d := g.until.Sub(now); d > 0 {
+					next = min(next, d)
+				} else if !p.closed {
+					g.probing = true
+					p.wg.Go(func() { p.probe(g) })
+				}
 			}
+			l.cutLocked(g, now)
 		}
-		p.cutLocked(g, now)
-		for len(g.idle) > 0 && now.Sub(g.idle[0].LastUsed()) >= idleLimit {
-			p.doomed = append(p.doomed, g.idle[0])
-			g.idle = slices.Delete(g.idle, 0, 1)
-		}
-		idle = idle || len(g.idle) > 0
+		l.dispatchLocked(now)
 	}
-	p.dispatchLocked(now)
+	for _, h := range p.hosts {
+		for len(h.idle) > 0 && now.Sub(h.idle[0].LastUsed()) >= idleLimit {
+			p.doomed = append(p.doomed, h.idle[0])
+			h.idle = slices.Delete(h.idle, 0, 1)
+		}
+		idle = idle || len(h.idle) > 0
+	}
 	p.tending = busy
 	switch {
 	case busy:
@@ -573,23 +610,57 @@ func (p *Pool) tendLocked(now time.Time) time.Duration {
 	return 0
 }
 
-// probe tries a gateway that was set aside, with a row that is known to be accepted: it goes the way that rows go, and
-// putting it again changes nothing. No batch is put at risk for it. The gateway stays aside for all others until it has
-// answered.
-func (p *Pool) probe(g *gateway, k *known) {
-	size := k.b.Bytes()
-	if p.pace(p.root, k.t.name, 1, size) == nil {
+func (p *Pool) dispatchBothLocked(now time.Time) {
+	for _, l := range p.lanes() {
+		l.dispatchLocked(now)
+	}
+}
+
+// probe tries a gateway that was set aside, so that no batch and no page is put at risk for it: first, when it was silent or
+// failed again, with calls that tell what is the matter, then in the lane of writes with a row that is known to be accepted. It goes the
+// way that rows go, and putting it again changes nothing. Where no such row is known, the next call is the probe. The gateway
+// stays aside for all others until it has answered.
+func (p *Pool) probe(g *gateway) {
+	p.mu.Lock()
+	k, fails, hangs := p.lastRow, g.fails, g.hangs
+	p.mu.Unlock()
+	sound := true
+	if fails > 1 || hangs {
+		start := time.Now()
+		f, err := p.diagnose(p.root, g.host)
 		p.mu.Lock()
-		g.busy++
-		slow := min(g.fails-1, 4) // a slow cluster answers no probe in the shortest time
-		p.mu.Unlock()
-		a, err := p.through(p.root, g, work(1, size), slow, k.put)
-		if err == nil {
-			p.observe(k.t.name, a)
+		if p.root.Err() == nil {
+			g.finding, g.old = f, f.Old
+			if sound = err == nil; !sound {
+				g.lane.setAsideLocked(g, time.Now(), start, f.Condition.silent(), err)
+			}
 		}
+		p.unlock()
+	}
+	switch {
+	case !sound:
+	case g.lane == p.writes && k != nil && !k.t.stopped.Load():
+		size := k.b.Bytes()
+		if p.pace(p.root, k.t.name, 1, size) == nil {
+			p.mu.Lock()
+			g.busy++
+			slow := min(g.fails-1, 4) // a slow cluster answers no probe in the shortest time
+			p.mu.Unlock()
+			a, err := p.through(p.root, g, work(1, size), slow, k.put)
+			if err == nil {
+				p.observe(k.t.name, a)
+			}
+		}
+	default:
+		p.mu.Lock()
+		if g.state == aside {
+			g.state = trial
+		}
+		p.unlock()
 	}
 	p.mu.Lock()
 	g.probing = false
+	g.lane.dispatchLocked(time.Now())
 	p.mu.Unlock()
 }
 
@@ -628,7 +699,7 @@ func (p *Pool) call(ctx context.Context, what string, f func(context.Context, li
 	since := time.Now()
 	for again, slow := 0, 0; ; {
 		var own error
-		a, err := p.once(ctx, &waiter{since: since}, 0, slow, func(ctx context.Context, l link) error {
+		a, err := p.once(ctx, &waiter{lane: p.reads, since: since}, 0, slow, func(ctx context.Context, l link) error {
 			err := f(ctx, l)
 			if err != nil && l.Reusable() && !ofGateway(err) {
 				own = err
@@ -644,7 +715,7 @@ func (p *Pool) call(ctx context.Context, what string, f func(context.Context, li
 		case a.kind == 0:
 			return nil
 		case a.kind == Again:
-			err = p.rest(ctx, since, again, a.wait)
+			err = p.reads.rest(ctx, since, again, a.wait)
 			again++
 		case a.kind == Elsewhere && !errors.Is(a.err, ErrUnknownMethod):
 			if a.late {
@@ -673,12 +744,12 @@ const shortestRest, longestRest = 50 * time.Millisecond, 5 * time.Second
 
 // rest waits before the same call is made again: longer each time, at least as long as the server asks for, and never at
 // the same time as others.
-func (p *Pool) rest(ctx context.Context, since time.Time, again int, wait time.Duration) error {
-	d := p.jitter(min(shortestRest<<min(again, 10), longestRest) * 4 / 5)
+func (l *lane) rest(ctx context.Context, since time.Time, again int, wait time.Duration) error {
+	d := l.pool.jitter(min(shortestRest<<min(again, 10), longestRest) * 4 / 5)
 	if wait > 0 {
-		d = max(d, wait+time.Duration(p.random()*float64(min(wait/4, time.Second))))
+		d = max(d, wait+time.Duration(l.pool.random()*float64(min(wait/4, time.Second))))
 	}
-	if limit := p.opts.OutageLimit; limit > 0 {
+	if limit := l.pool.opts.OutageLimit; limit > 0 {
 		d = min(d, limit)
 	}
 	timer := time.NewTimer(d)
@@ -688,10 +759,10 @@ func (p *Pool) rest(ctx context.Context, since time.Time, again int, wait time.D
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if now := time.Now(); p.outLocked(now, since) {
-		return p.outageLocked(now)
+	l.pool.mu.Lock()
+	defer l.pool.mu.Unlock()
+	if now := time.Now(); l.outLocked(now, since) {
+		return l.outageLocked(now)
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 
 type instantLink struct{}
 
+func (instantLink) Alive(context.Context) (bool, error)                            { return false, nil }
+func (instantLink) Reach(context.Context) error                                    { return nil }
 func (instantLink) Disabled(context.Context, string) (bool, error)                 { return false, nil }
 func (instantLink) PutMultiple(context.Context, string, *Batch, int, int) error    { return nil }
 func (instantLink) DeleteMultiple(context.Context, string, *Batch, int, int) error { return nil }

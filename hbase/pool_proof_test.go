@@ -150,7 +150,7 @@ func TestProofNeedsTheWitness(t *testing.T) {
 func TestLateAcknowledgementDoesNotResume(t *testing.T) {
 	p := newPool(PoolOptions{}, nil)
 	tab := p.table("t")
-	g := &gateway{addr: "a:1"}
+	g := &gateway{host: &host{addr: "a:1"}}
 	p.pause(tab, answer{g: g, seq: 5}, "disabled", false, false)
 	p.ack(tab, answer{g: g, began: 4, seq: 6}, nil, -1)
 	if tab.reason == "" {

@@ -176,7 +176,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 	if err != nil {
 		return err
 	}
-	w := waiter{since: a.since, avoid: avoid, first: pc.sent && pc.len() == 1}
+	w := waiter{lane: a.p.writes, since: a.since, avoid: avoid, first: pc.sent && pc.len() == 1}
 	ans, err := a.send(&w, rows, bytes, pc.slow, pc.sent, func(ctx context.Context, l link) error {
 		if a.deletes {
 			return l.DeleteMultiple(ctx, a.t.name, pc.b, pc.lo, pc.hi)
@@ -229,7 +229,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		if probing {
 			a.p.leave(a.t)
 		}
-		return a.p.rest(a.ctx, a.since, pc.again-1, ans.wait)
+		return a.p.writes.rest(a.ctx, a.since, pc.again-1, ans.wait)
 	default:
 		if ans.late {
 			pc.slow++
@@ -260,7 +260,7 @@ const tableDisabled = "the table is disabled"
 func (a *apply) disabled(g *gateway) bool {
 	off, _, _ := a.p.asking.Do(a.t.name, func() (any, error) { return a.p.askDisabled(a.ctx, a.t.name, g), nil })
 	if off == true {
-		a.p.absolve()
+		a.p.writes.absolve()
 	}
 	return off == true
 }
@@ -271,9 +271,9 @@ func (p *Pool) askDisabled(ctx context.Context, table string, first *gateway) bo
 	defer cancel()
 	p.mu.Lock()
 	ask := []string{first.addr}
-	for _, g := range p.gateways {
-		if g != first && len(ask) < askedAtOnce {
-			ask = append(ask, g.addr)
+	for _, h := range p.hosts {
+		if h != first.host && len(ask) < askedAtOnce {
+			ask = append(ask, h.addr)
 		}
 	}
 	p.mu.Unlock()
@@ -441,7 +441,7 @@ func (a *apply) absent(pc *piece) ([]int, error) {
 		rows = append(rows, i)
 	}
 	var found []bool
-	ans, err := a.send(&waiter{since: a.since, first: true}, 0, 0, 0, false, func(ctx context.Context, l link) error {
+	ans, err := a.send(&waiter{lane: a.p.reads, since: a.since, first: true}, 0, 0, 0, false, func(ctx context.Context, l link) error {
 		var err error
 		found, err = l.Exists(ctx, a.t.name, pc.b, rows)
 		return err
@@ -492,7 +492,7 @@ func (a *apply) takes(g *gateway, after uint64) (verdict, error) {
 		if k == nil {
 			return unknown, nil
 		}
-		ans, err := a.send(&waiter{since: a.since, only: g, first: true}, 1, k.b.Bytes(), try, true, k.put)
+		ans, err := a.send(&waiter{lane: a.p.writes, since: a.since, only: g, first: true}, 1, k.b.Bytes(), try, true, k.put)
 		if errors.Is(err, errGone) {
 			return gone, nil
 		}
@@ -505,7 +505,7 @@ func (a *apply) takes(g *gateway, after uint64) (verdict, error) {
 		case Table, Never, Smaller:
 			return no, nil
 		case Again:
-			if err := a.p.rest(a.ctx, a.since, try, ans.wait); err != nil {
+			if err := a.p.writes.rest(a.ctx, a.since, try, ans.wait); err != nil {
 				return unknown, err
 			}
 		}
@@ -571,7 +571,7 @@ func (pc *piece) most() (same []int, through []*gateway) {
 func (p *Pool) healthy() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.healthyLocked()
+	return p.writes.healthyLocked()
 }
 
 func (p *Pool) rowsDone(g *gateway, rows int) {

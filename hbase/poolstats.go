@@ -5,62 +5,76 @@ import "time"
 // Stats is what a pool does at one moment, for people to look at.
 type Stats struct {
 	Gateways []GatewayStats
-	Out      bool          // no gateway takes part
+	Out      bool          // no gateway takes part in writes, or none in reads
 	Retries  int64         // calls beyond the first of each finished Apply
 	Waiting  time.Duration // for the pacer, summed over finished Apply calls
 	Calling  time.Duration // for gateways and their answers, the same
 }
 
-// GatewayStats is how one gateway fares.
+// GatewayStats is how one gateway fares: with writes, and beside them with reads.
 type GatewayStats struct {
-	Addr     string
-	State    string // healthy, slow, blocked (silent) or dead
+	Addr string
+	LaneStats
+	Reads LaneStats
+	Full  bool // it has no thread left for another connection
+	Old   bool // HBase 1.x: it lacks methods, and puts and scans work
+}
+
+// LaneStats is how a gateway fares with one kind of calls.
+type LaneStats struct {
+	State    string // healthy, slow, silent, blocked, dead or wrong protocol
 	InFlight int
-	Rows     int64 // acknowledged
+	Rows     int64 // acknowledged, or read
 	Attempts int64 // calls
 	Errors   map[Kind]int64
 	Latency  time.Duration // estimated, for a call of 1000 rows of 1 KiB; 0 is unknown
-	Last     string        // the error that set it aside, "" while it takes part
+	Last     string        // what set it aside, "" while it takes part
 }
 
 // Stats may be called at any time, also from Paused.
 func (p *Pool) Stats() Stats {
-	const slowFactor = 3
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Out: p.out, Retries: p.retries, Waiting: p.waited, Calling: p.inCall}
+	s := Stats{Out: p.writes.out || p.reads.out, Retries: p.retries, Waiting: p.waited, Calling: p.inCall}
+	for i, h := range p.hosts {
+		s.Gateways = append(s.Gateways, GatewayStats{
+			Addr: h.addr, LaneStats: p.writes.statsLocked(i, now), Reads: p.reads.statsLocked(i, now), Full: now.Before(h.full), Old: h.old,
+		})
+	}
+	return s
+}
+
+func (l *lane) statsLocked(i int, now time.Time) LaneStats {
+	const slowFactor = 3
 	fastest := 0.0
-	for _, g := range p.gateways {
+	for _, g := range l.gateways {
 		if u := g.est.unit; u > 0 && (fastest == 0 || u < fastest) {
 			fastest = u
 		}
 	}
-	for _, g := range p.gateways {
-		v := GatewayStats{
-			Addr: g.addr, State: "healthy", InFlight: g.busy, Rows: g.rows, Attempts: g.attempts,
-			Latency: g.est.of(work(1000, 1000<<10)),
-		}
-		switch {
-		case g.state != healthy && g.hangs, p.suspectLocked(g, now):
-			v.State = "blocked"
-		case g.state != healthy:
-			v.State = "dead"
-		case g.est.unit > slowFactor*fastest:
-			v.State = "slow"
-		}
-		if g.state != healthy && g.lastErr != nil {
-			v.Last = reasonOf(g.lastErr)
-		}
-		for k, n := range g.errors {
-			if n > 0 && k > 0 {
-				if v.Errors == nil {
-					v.Errors = map[Kind]int64{}
-				}
-				v.Errors[Kind(k)] = n
-			}
-		}
-		s.Gateways = append(s.Gateways, v)
+	g := l.gateways[i]
+	v := LaneStats{State: "healthy", InFlight: g.busy, Rows: g.rows, Attempts: g.attempts, Latency: g.est.of(work(1000, 1000<<10))}
+	switch {
+	case g.state != healthy && g.finding.Condition != Sound:
+		v.State = string(g.finding.Condition)
+	case g.state != healthy && g.hangs, l.suspectLocked(g, now):
+		v.State = string(Blocked)
+	case g.state != healthy:
+		v.State = string(Dead)
+	case g.est.unit > slowFactor*fastest:
+		v.State = "slow"
 	}
-	return s
+	if g.state != healthy && g.lastErr != nil {
+		v.Last = reasonOf(g.lastErr)
+	}
+	for k, n := range g.errors {
+		if n > 0 && k > 0 {
+			if v.Errors == nil {
+				v.Errors = map[Kind]int64{}
+			}
+			v.Errors[Kind(k)] = n
+		}
+	}
+	return v
 }

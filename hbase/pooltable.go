@@ -235,10 +235,12 @@ func (p *Pool) announce(name string) {
 	reason := ""
 	p.mu.Lock()
 	t := p.tables[name]
-	if name == "" && p.out {
-		reason = "no gateway answers"
-		if last := p.lastErrorsLocked(); len(last) > 0 {
-			reason += ": " + strings.Join(last, "; ")
+	for _, l := range p.lanes() {
+		if name == "" && l.out && reason == "" {
+			reason = "no gateway answers"
+			if last := l.lastErrorsLocked(); len(last) > 0 {
+				reason += ": " + strings.Join(last, "; ")
+			}
 		}
 	}
 	p.mu.Unlock()
