@@ -101,15 +101,15 @@ func writeConf(dir string, site map[string]string) error {
 }
 
 func zooCfg(dir string, port int) string {
-	return fmt.Sprintf(`tickTime=2000
-dataDir=%s
-clientPort=%d
-clientPortAddress=127.0.0.1
+	return fmt.Sprintf("tickTime=2000\ndataDir=%s\nclientPort=%d\n%s", dir, port, zooCommon)
+}
+
+// zooCommon is what every ZooKeeper server has.
+const zooCommon = `clientPortAddress=127.0.0.1
 admin.enableServer=false
 maxClientCnxns=0
 4lw.commands.whitelist=*
-`, dir, port)
-}
+`
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 

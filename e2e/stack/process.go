@@ -124,6 +124,17 @@ func (p *Process) wait(ctx context.Context, exited <-chan struct{}, began time.T
 	}
 }
 
+// await waits until a process that was started before serves.
+func (p *Process) await(ctx context.Context) error {
+	p.mu.Lock()
+	exited := p.exited
+	p.mu.Unlock()
+	if err := p.wait(ctx, exited, time.Now()); err != nil {
+		return fmt.Errorf("wait for %s: %w", p.Name, err)
+	}
+	return nil
+}
+
 // Alive tells whether the process exists, stopped or not.
 func (p *Process) Alive() bool {
 	p.mu.Lock()

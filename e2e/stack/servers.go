@@ -66,8 +66,13 @@ func (s *Stack) zookeeper(port int) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.ready = func(ctx context.Context, _ time.Time) error {
-		// "imok" comes before it takes sessions; a mode does not.
+	p.ready = serves(p)
+	return p, nil
+}
+
+// serves tells whether a ZooKeeper server takes sessions. "imok" comes before it does; a mode does not.
+func serves(p *Process) func(context.Context, time.Time) error {
+	return func(ctx context.Context, _ time.Time) error {
 		out, err := fourLetters(ctx, p.Addr, "srvr")
 		if err != nil {
 			return err
@@ -77,7 +82,6 @@ func (s *Stack) zookeeper(port int) (*Process, error) {
 		}
 		return nil
 	}
-	return p, nil
 }
 
 func (s *Stack) master(port int) (*Process, error) {
