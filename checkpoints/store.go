@@ -54,8 +54,9 @@ type Checkpoint struct {
 // Totals are of the whole run over its resumes, beside the counts of its shards.
 type Totals struct {
 	Retries int64         `json:"retries"`
-	Limited time.Duration `json:"limited"` // spent waiting for the limits; nanoseconds
-	Resumed int           `json:"resumed"` // how often the run was taken up again
+	Limited time.Duration `json:"limited"`          // spent waiting for the limits; nanoseconds
+	Slowed  time.Duration `json:"slowed,omitempty"` // while HBase's answers held anything back; nanoseconds
+	Resumed int           `json:"resumed"`          // how often the run was taken up again
 }
 
 // Store keeps the checkpoints of one run. It belongs to one process at a time, which holds the right to the run (a Lock,

@@ -41,18 +41,38 @@ type Letter struct {
 	Reason     string `json:"reason"`
 	Attempts   int    `json:"attempts"`
 
-	// Document is the document as canonical Extended JSON, for people and other tools. Append makes it from Raw when it is
-	// not given. It is null when Raw cannot be decoded, or is over MaxDocument; DecodeError then says so.
+	// Document is the document as JSON, for people and other tools: of BSON as canonical Extended JSON, which Append makes
+	// from Raw when it is not given; of all else what Show makes. It is null when Raw cannot be decoded, or is over
+	// MaxDocument; DecodeError then says so.
 	Document    json.RawMessage `json:"document"`
 	DecodeError string          `json:"decode_error,omitempty"`
-	Raw         []byte          `json:"raw"` // the document's BSON as it was read, whatever is wrong with it
+	Raw         []byte          `json:"raw"` // the document as it was read, whatever is wrong with it
 
 	Time time.Time `json:"time"`
 }
 
-// MaxDocument is the size of BSON, in bytes, up to which a letter has its document as Extended JSON too, which can be ten
+// MaxDocument is the size of Raw, in bytes, up to which a letter has its document as JSON too, which can be ten
 // times as large and is built in memory. Raw is always whole.
 const MaxDocument = 1 << 20
+
+// Show sets Document, where Raw is no BSON, by a func that knows what it is.
+func (x *Letter) Show(render func(raw []byte) (json.RawMessage, error)) {
+	x.Document = json.RawMessage("null")
+	if len(x.Raw) > MaxDocument {
+		x.DecodeError = tooLarge(x.Raw)
+		return
+	}
+	document, err := render(x.Raw)
+	if err != nil {
+		x.DecodeError = err.Error()
+		return
+	}
+	x.Document = document
+}
+
+func tooLarge(raw []byte) string {
+	return fmt.Sprintf("not decoded: its %d bytes are over %d, see raw", len(raw), MaxDocument)
+}
 
 // ExtendedJSON is a BSON document as canonical Extended JSON.
 func ExtendedJSON(raw []byte) (json.RawMessage, error) {
@@ -94,7 +114,7 @@ func (x Letter) write(w io.Writer) error {
 		}
 		document = flat.Bytes()
 	case len(raw) > MaxDocument:
-		x.DecodeError = fmt.Sprintf("not decoded: its %d bytes are over %d, see raw", len(raw), MaxDocument)
+		x.DecodeError = tooLarge(raw)
 	default:
 		var err error
 		if document, err = ExtendedJSON(raw); err != nil {

@@ -1,5 +1,5 @@
-// Package durable makes folders that survive a power cut, and says what to do about the file system's errors. What is
-// written into the folders is their owners' to sync.
+// Package durable makes folders and whole files that survive a power cut, and says what to do about the file system's
+// errors. What is written into the folders in any other way is their owners' to sync.
 package durable
 
 import (
@@ -39,6 +39,34 @@ func SyncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// Replace makes data what the file holds, durably and at once: who reads it meanwhile sees the old file or the new one, and
+// never half of one. The folder must be there. Several processes may do it at the same time; the last one wins. After an error
+// the old file stands, unless only the last step, making the name durable, is in doubt.
+func Replace(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // finds nothing once it is renamed
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
 }
 
 // Advice says, to be put behind an error's text, what to do next about it; "" when that is not known. where names the other

@@ -412,7 +412,7 @@ func TestBadTable(t *testing.T) {
 		}
 	})
 	t.Run("gone on resume", func(t *testing.T) {
-		many := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 10_000})
+		many := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 60_000})
 		yaml := spec{name: "gone", source: many, gateways: f.addrs(), rest: "limits: {rows: 5000}"}.file(t)
 		b := f.stop(t, yaml, 1000)
 		f.drop(t, "gone")

@@ -50,6 +50,7 @@ func (f *fleet) counts() gateway.Counts {
 		sum.Hung += c.Hung
 		sum.Refused += c.Refused
 		sum.Throttled += c.Throttled
+		sum.OverQuota += c.OverQuota
 	}
 	return sum
 }
@@ -72,16 +73,21 @@ func TestCutRepliesAndBusyRegions(t *testing.T) {
 	want := int64(scaled(1000, 60))
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: int64(scaled(400_000, 60_000)), Seed: r.Uint64()})
 	f := newFleet(t, 3)
-	rounds := 0
+	// A gateway that is cut at every call is dead for all it does: new rows have to pass between two cuts.
+	const between = 3000
+	rounds, turn := 0, 0
 	for ; f.counts().Cut < want || f.counts().TooBusy < want; rounds++ {
-		if rounds == 60 {
+		if rounds == 200 {
 			t.Fatalf("after %d runs only %+v", rounds, f.counts())
 		}
-		table := fmt.Sprintf("cut%d", rounds)
+		f.take()
+		table, last := fmt.Sprintf("cut%d", rounds), 0
 		p := start(t, "run", job(t, table, file, table, f.addrs()), "--json")
 		end := whileRunning(p, 10*time.Millisecond, func() {
-			if c := f.counts(); c.Cut < want {
-				pick(r, f.servers).Faults().CutReply(1, r.IntN(24))
+			if c := f.counts(); c.Cut < want && f.applied() >= last+between {
+				f.servers[turn%len(f.servers)].Faults().CutReply(1, r.IntN(24))
+				last = f.applied()
+				turn++
 			}
 			if c := f.counts(); c.TooBusy < want {
 				pick(r, f.servers).Faults().TooBusy(nil, nil, 1)

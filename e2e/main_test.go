@@ -96,6 +96,7 @@ type books struct {
 	Shards         int     `json:"shards"`
 	Retries        int64   `json:"retries"`
 	LimitedSeconds float64 `json:"limited_seconds"`
+	SlowedSeconds  float64 `json:"slowed_seconds"`
 	Seconds        float64 `json:"seconds"`
 	PeakRSSBytes   int64   `json:"peak_rss_bytes"`
 	Timestamp      int64   `json:"timestamp"`

@@ -143,9 +143,9 @@ func (a *Admin) Regions(ctx context.Context, table string) (regions []Region, er
 // Empty tells whether a table holds nothing at all, not even deletes.
 func (a *Admin) Empty(ctx context.Context, table string) (empty bool, err error) {
 	err = a.caller.Call(ctx, "look into "+table, func(ctx context.Context, c *Conn) error {
-		var p Page
+		p := Page{Limit: 4 << 10} // however large the first row is
 		err := c.ScanPage(ctx, table, &Scan{Raw: true}, 1, &p)
-		empty = len(p.Rows) == 0
+		empty = len(p.Rows) == 0 && !p.More
 		return err
 	})
 	return empty && err == nil, err

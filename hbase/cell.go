@@ -24,6 +24,13 @@ const (
 	DeleteFamilyVersion
 )
 
+var opNames = [...]string{
+	Put: "put", DeleteVersion: "delete version", DeleteColumn: "delete column", DeleteFamily: "delete family",
+	DeleteFamilyVersion: "delete family version",
+}
+
+func (o Op) String() string { return opNames[o] }
+
 // Durability is how a put is written to the write-ahead log. The values are HBase's.
 type Durability int32
 

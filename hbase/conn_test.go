@@ -226,7 +226,7 @@ func TestConn(t *testing.T) {
 
 			var p Page
 			n := 0
-			for scan := (Scan{Stop: []byte("0900")}); ; scan.Start = append(bytes.Clone(p.Rows[len(p.Rows)-1].Key), 0) {
+			for scan := (Scan{Stop: []byte("0900")}); ; scan.Start = append(bytes.Clone(p.Rows[len(p.Rows)-1].Key()), 0) {
 				if err := c.ScanPage(ctx, "t", &scan, 300, &p); err != nil {
 					t.Fatal(err)
 				}

@@ -88,6 +88,9 @@ func (a *Admin) checkNamespace(ctx context.Context, table string) error {
 		_, err := c.GetNamespaceDescriptor(ctx, ns)
 		return err
 	})
+	if errors.Is(err, ErrUnknownMethod) {
+		return nil // creating says the same
+	}
 	if isKind(err, Table) {
 		return tableError("create table "+table, table,
 			fmt.Errorf("namespace %s is missing or closed to this user; create it in the hbase shell: create_namespace %s: %w", ns, quote([]byte(ns)), err))

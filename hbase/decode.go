@@ -136,9 +136,7 @@ func (d *decoder) size() int {
 	return int(n)
 }
 
-// bytes appends the next field of bytes to dst.
-func (d *decoder) bytes(dst []byte) []byte { return d.raw(dst, d.size()) }
-
+// raw appends the next n bytes to dst.
 func (d *decoder) raw(dst []byte, n int) []byte {
 	if n <= len(d.ahead) {
 		dst = append(dst, d.ahead[:n]...)

@@ -221,7 +221,11 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		return a.refused(pc, ans, probing)
 	case Again:
 		pc.again++
-		a.todo = append(a.todo, pc)
+		if pc.tooMuch(ans.err) {
+			a.split(pc, quotaParts)
+		} else {
+			a.todo = append(a.todo, pc)
+		}
 		if (probing || pc.again%8 == 3) && notServing(ans.err) && a.disabled(ans.g) {
 			a.p.pause(a.t, ans, tableDisabled, false, probing)
 			return nil
@@ -322,6 +326,7 @@ func (a *apply) send(w *waiter, rows, bytes, slow int, resent bool, do func(cont
 		return ans, err
 	}
 	a.p.observe(a.t.name, ans)
+	a.p.witness(a.ctx, a.t.name, ans, rows, bytes)
 	return ans, nil
 }
 

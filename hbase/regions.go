@@ -16,6 +16,7 @@ type Regions struct {
 	starts  [][]byte // of each region, ascending; the first is empty
 	server  []int    // of each region
 	servers int
+	names   []string // of servers, host:port
 }
 
 // Regions asks a gateway for the table's regions. Regions move and split: ask again from time to time. What is out of
@@ -70,6 +71,7 @@ func newRegions(found []*thrift2.THRegionLocation) (*Regions, error) {
 		if !ok {
 			n = len(numbers)
 			numbers[name] = n
+			r.names = append(r.names, name)
 		}
 		r.server = append(r.server, n)
 	}
@@ -101,6 +103,9 @@ func (r *Regions) Of(region int) int { return r.server[region] }
 
 // Servers is how many region servers have regions of the table.
 func (r *Regions) Servers() int { return r.servers }
+
+// Name is the host:port of the server of that number, "" when the gateway did not know it.
+func (r *Regions) Name(server int) string { return r.names[server] }
 
 // Bounds are the keys between regions, ascending: the split keys that would make a table like this one. Not to be
 // changed.

@@ -17,6 +17,9 @@ type Scan struct {
 	TimeRange   TimeRange
 	Raw         bool   // also what is deleted, and the deletes themselves
 	Filter      string // in HBase's filter language; "" is none
+
+	// Reversed scans from Start, or the table's end, down to Stop, which is left out. Start is a row of it, if it is there.
+	Reversed bool
 }
 
 // TimeRange is the timestamps in [From, To), in milliseconds; To 0 is without end.
@@ -24,6 +27,9 @@ type TimeRange struct{ From, To int64 }
 
 // empty tells that no row can match. HBase takes equal bounds for a Get of that row.
 func (s *Scan) empty() bool {
+	if s.Reversed {
+		return len(s.Start) > 0 && bytes.Compare(s.Start, s.Stop) <= 0
+	}
 	return len(s.Stop) > 0 && bytes.Compare(s.Start, s.Stop) >= 0
 }
 
@@ -56,14 +62,17 @@ func (s *Scan) thrift(n int) *thrift2.TScan {
 	if s.Filter != "" {
 		t.FilterString = []byte(s.Filter)
 	}
+	if s.Reversed {
+		t.Reversed = &s.Reversed
+	}
 	return t
 }
 
 // ScanPage reads up to n rows from s.Start on into p, without keeping anything open in the gateway, so that the next page
-// may come from another: it starts at the last row's key with a 0 byte appended, or at the key itself when that row is
-// partial. A page of fewer rows than n does not prove the end; an empty one does. Blocks are not cached.
+// may come from another: it starts at the last row's key with a 0 byte appended. A page of fewer rows than n does not prove
+// the end; an empty one without More does. Blocks are not cached.
 func (c *Conn) ScanPage(ctx context.Context, table string, s *Scan, n int, p *Page) error {
-	p.reset()
+	p.Reset()
 	if n <= 0 || s.empty() {
 		return nil
 	}
@@ -74,13 +83,21 @@ func (c *Conn) ScanPage(ctx context.Context, table string, s *Scan, n int, p *Pa
 		if err := c.receive("getScannerResults", func(typ byte) { p.read(&c.reply, typ, n) }); err != nil {
 			return err
 		}
-		return s.check(p)
+		return s.Check(p)
 	})
 	if err != nil {
-		p.reset()
+		p.Reset()
 		return c.error(err, fmt.Sprintf("scan %s from %q", table, s.Start), table, 0)
 	}
 	return nil
+}
+
+// ScanPage is Conn.ScanPage through a healthy gateway, which may be another one for each page. It blocks and asks again as
+// Call does.
+func (p *Pool) ScanPage(ctx context.Context, table string, s *Scan, n int, page *Page) error {
+	return p.Call(ctx, "read "+table, func(ctx context.Context, c *Conn) error {
+		return c.ScanPage(ctx, table, s, n, page)
+	})
 }
 
 func (c *Conn) sendScan(ctx context.Context, table string, s *Scan, n int) error {
@@ -89,16 +106,23 @@ func (c *Conn) sendScan(ctx context.Context, table string, s *Scan, n int) error
 	return c.generated.Send(ctx, c.proto, c.seq, "getScannerResults", args)
 }
 
-// check finds pages that a gateway mixed up: keys must ascend within the range, but for parts of one row.
-func (s *Scan) check(p *Page) error {
+// Check finds pages that a gateway mixed up: keys must ascend within the range, or descend in a reversed one.
+func (s *Scan) Check(p *Page) error {
+	var before []byte
 	for i, r := range p.Rows {
+		key := r.Key()
 		switch {
-		case bytes.Compare(r.Key, s.Start) < 0, len(s.Stop) > 0 && bytes.Compare(r.Key, s.Stop) >= 0:
-			return garbage("row %q outside of [%q, %q)", r.Key, s.Start, s.Stop)
-		case i == 0:
-		case bytes.Compare(p.Rows[i-1].Key, r.Key) >= 0 && !(p.Partial[i-1] && bytes.Equal(p.Rows[i-1].Key, r.Key)):
-			return garbage("row %q after %q", r.Key, p.Rows[i-1].Key)
+		case s.Reversed && (len(s.Start) > 0 && bytes.Compare(key, s.Start) > 0 || len(s.Stop) > 0 && bytes.Compare(key, s.Stop) <= 0):
+			return garbage("row %q outside of [%q, %q), reversed", key, s.Start, s.Stop)
+		case s.Reversed && i > 0 && bytes.Compare(before, key) <= 0:
+			return garbage("row %q after %q, reversed", key, before)
+		case s.Reversed:
+		case bytes.Compare(key, s.Start) < 0, len(s.Stop) > 0 && bytes.Compare(key, s.Stop) >= 0:
+			return garbage("row %q outside of [%q, %q)", key, s.Start, s.Stop)
+		case i > 0 && bytes.Compare(before, key) >= 0:
+			return garbage("row %q after %q", key, before)
 		}
+		before = key
 	}
 	return nil
 }

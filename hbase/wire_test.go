@@ -193,6 +193,31 @@ func drawResults(t *rapid.T) (out []*thrift2.TResult_, rows []Row, partial []boo
 	return out, rows, partial
 }
 
+// wholeRows is what a page keeps of results of different rows: all before the first that is not known to be whole.
+func wholeRows(rows []Row, partial []bool) (_ []Row, more bool) {
+	for i := range rows {
+		if partial[i] && (i > 0 || len(rows) == 1) {
+			return rows[:i], true
+		}
+	}
+	return rows, false
+}
+
+func unpack(t interface{ Fatal(...any) }, p *Page) []Row {
+	var out []Row
+	for _, r := range p.Rows {
+		if err := r.Check(); err != nil {
+			t.Fatal(err)
+		}
+		row := r.Row()
+		if repacked := AppendPacked(nil, row); !bytes.Equal(repacked, r) {
+			t.Fatal("packed again it is another row")
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
 func TestPagesEqualGenerated(t *testing.T) {
 	for _, tr := range sockets {
 		t.Run(tr.testName(), func(t *testing.T) {
@@ -207,11 +232,9 @@ func TestPagesEqualGenerated(t *testing.T) {
 				if err := c.ScanPage(context.Background(), "t", scan, 20, &page); err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(rows, page.Rows, cmpopts.EquateEmpty()); diff != "" {
-					t.Fatalf("rows (-want +got):\n%s", diff)
-				}
-				if diff := cmp.Diff(partial, page.Partial, cmpopts.EquateEmpty()); diff != "" {
-					t.Fatalf("partial (-want +got):\n%s", diff)
+				rows, more := wholeRows(rows, partial)
+				if diff := cmp.Diff(rows, unpack(t, &page), cmpopts.EquateEmpty()); diff != "" || more != page.More {
+					t.Fatalf("rows (-want +got), more is %v, want %v:\n%s", page.More, more, diff)
 				}
 				if !c.Reusable() {
 					t.Fatal("not reusable after a good page")
@@ -344,13 +367,13 @@ func FuzzReply(f *testing.F) {
 			}
 			// What was accepted must be what the generated code reads too.
 			if err == nil && !tr.HTTP {
-				checkAgainstGenerated(t, reply, tr, p.Rows)
+				checkAgainstGenerated(t, reply, tr, &p)
 			}
 		}
 	})
 }
 
-func checkAgainstGenerated(t *testing.T, reply []byte, tr Transport, rows []Row) {
+func checkAgainstGenerated(t *testing.T, reply []byte, tr Transport, page *Page) {
 	if tr.Framed {
 		reply = reply[4:]
 	}
@@ -368,21 +391,137 @@ func checkAgainstGenerated(t *testing.T, reply []byte, tr Transport, rows []Row)
 	if err := r.Read(ctx, p); err != nil {
 		return // stricter: required fields, for one
 	}
-	n := 0
+	keys := map[string]bool{} // parts of one row become one
 	for _, s := range r.Success {
 		if len(s.Row) > 0 {
-			n++
+			keys[string(s.Row)] = true
 		}
 	}
 	with := 0
-	for _, row := range rows {
-		if len(row.Key) > 0 {
-			with++
+	for _, row := range unpack(t, page) {
+		if len(row.Key) == 0 {
+			continue
+		}
+		with++
+		if !keys[string(row.Key)] {
+			t.Fatalf("row %q, which the generated code does not read", row.Key)
 		}
 	}
-	if n != with {
-		t.Fatalf("%d rows, the generated code reads %d", with, n)
+	if len(keys) != with && !page.More {
+		t.Fatalf("%d rows, the generated code reads %d", with, len(keys))
 	}
+}
+
+// Parts of a row come as results of the same key, of which all but the last are partial.
+func TestPartsOfRows(t *testing.T) {
+	cells := func(n, from int) (out []*thrift2.TColumnValue) {
+		for i := range n {
+			ts := int64(from + i)
+			out = append(out, &thrift2.TColumnValue{Family: []byte("d"), Qualifier: []byte("q"), Value: []byte("v"), Timestamp: &ts})
+		}
+		return out
+	}
+	type part struct {
+		key     string
+		cells   int
+		partial bool
+	}
+	const size = keyHead + 1 + 6*(cellHead+3) // of a row of 6 cells
+	for name, c := range map[string]struct {
+		parts []part
+		limit int
+		want  map[string]int
+		more  bool
+		need  int
+	}{
+		"whole":                    {parts: []part{{"a", 2, false}, {"b", 3, false}}, want: map[string]int{"a": 2, "b": 3}},
+		"in three parts":           {parts: []part{{"a", 2, true}, {"a", 3, true}, {"a", 1, false}, {"b", 1, false}}, want: map[string]int{"a": 6, "b": 1}},
+		"the last one open":        {parts: []part{{"a", 2, false}, {"b", 3, true}, {"b", 3, true}}, want: map[string]int{"a": 2}, more: true},
+		"one open alone":           {parts: []part{{"a", 2, true}, {"a", 4, true}}, more: true, need: size},
+		"open and then another":    {parts: []part{{"a", 2, false}, {"b", 3, true}, {"c", 3, false}}, want: map[string]int{"a": 2}, more: true},
+		"first, open, and another": {parts: []part{{"b", 3, true}, {"c", 3, false}}, want: map[string]int{"b": 3, "c": 3}},
+		"beyond the limit":         {parts: []part{{"a", 6, false}, {"b", 6, false}, {"c", 6, false}}, limit: 2*size + 5, want: map[string]int{"a": 6, "b": 6}, more: true},
+		"up to the limit":          {parts: []part{{"a", 6, false}, {"b", 6, false}}, limit: 2 * size, want: map[string]int{"a": 6, "b": 6}},
+		"first beyond the limit":   {parts: []part{{"a", 6, false}, {"b", 6, false}}, limit: size - 1, more: true, need: size},
+		"parts beyond the limit":   {parts: []part{{"a", 3, true}, {"a", 3, false}, {"b", 1, false}}, limit: size - 1, more: true, need: size + keyHead + 1},
+		"no room at all":           {parts: []part{{"a", 6, false}}, limit: 1, more: true, need: size},
+	} {
+		for _, tr := range sockets {
+			var results []*thrift2.TResult_
+			from := 0
+			for _, p := range c.parts {
+				results = append(results, &thrift2.TResult_{Row: []byte(p.key), ColumnValues: cells(p.cells, from), Partial: p.partial})
+				from += p.cells
+			}
+			conn, _ := play(generated(t, tr, "getScannerResults", thrift.REPLY, 1, &thrift2.THBaseServiceGetScannerResultsResult{Success: results}), tr)
+			p := Page{Limit: c.limit}
+			if err := conn.ScanPage(context.Background(), "t", &Scan{}, 10, &p); err != nil || !conn.Reusable() {
+				t.Errorf("%s: %v, reusable %v", name, err, conn.Reusable())
+				continue
+			}
+			got := map[string]int{}
+			last := int64(-1)
+			for _, r := range unpack(t, &p) {
+				got[string(r.Key)] = len(r.Cells)
+				for _, cell := range r.Cells {
+					if cell.Timestamp <= last {
+						t.Errorf("%s: cells came out of order", name)
+					}
+					last = cell.Timestamp
+				}
+			}
+			if diff := cmp.Diff(c.want, got, cmpopts.EquateEmpty()); diff != "" || p.More != c.more || p.Need != c.need {
+				t.Errorf("%s over %s: more %v, need %d, want %v, %d; rows (-want +got):\n%s", name, tr.testName(), p.More, p.Need, c.more, c.need, diff)
+			}
+			if c.limit > 0 && cap(p.buf) > c.limit {
+				t.Errorf("%s: the page took %d bytes where %d are the limit", name, cap(p.buf), c.limit)
+			}
+		}
+	}
+}
+
+// Nothing says that a server writes a struct's fields in the order of their numbers.
+func TestFieldsInAnyOrder(t *testing.T) {
+	head := generated(t, Transport{}, "getScannerResults", thrift.REPLY, 1, &thrift2.THBaseServiceGetScannerResultsResult{})
+	reply := bytes.Clone(head[:len(head)-1])
+	field := func(id byte, s string) { reply = appendBinary(append(reply, tString, 0, id), []byte(s)) }
+	reply = append(reply, tList, 0, 0, tStruct, 0, 0, 0, 1)
+	reply = append(reply, tList, 0, 2, tStruct, 0, 0, 0, 2)
+	field(3, "value")
+	field(2, "qualifier")
+	field(1, "f")
+	reply = append(reply, tI64, 0, 4, 0, 0, 0, 0, 0, 0, 0, 7, tStop)
+	field(2, "")
+	field(3, "w")
+	field(1, "g")
+	reply = append(reply, tStop)
+	field(1, "key")
+	reply = append(reply, tStop, tStop)
+	conn, _ := play(reply, Transport{})
+	var p Page
+	if err := conn.ScanPage(context.Background(), "t", &Scan{}, 10, &p); err != nil {
+		t.Fatal(err)
+	}
+	want := []Row{{Key: []byte("key"), Cells: []Cell{
+		{Family: []byte("f"), Qualifier: []byte("qualifier"), Timestamp: 7, Value: []byte("value")},
+		{Family: []byte("g"), Qualifier: []byte{}, Value: []byte("w")},
+	}}}
+	if diff := cmp.Diff(want, unpack(t, &p), cmpopts.EquateEmpty()); diff != "" || !p.Untyped {
+		t.Errorf("untyped %v; rows (-want +got):\n%s", p.Untyped, diff)
+	}
+}
+
+func FuzzPackedRow(f *testing.F) {
+	f.Add([]byte(AppendPacked(nil, Row{Key: []byte("k"), Cells: []Cell{{Op: DeleteFamily, Family: []byte("d"), Timestamp: 5}}})))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := PackedRow(b)
+		if r.Check() != nil {
+			return
+		}
+		if again := AppendPacked(nil, r.Row()); !bytes.Equal(again, b) {
+			t.Errorf("%x packed again is %x", b, again)
+		}
+	})
 }
 
 func BenchmarkPut(b *testing.B) {
@@ -440,7 +579,7 @@ func BenchmarkPage(b *testing.B) {
 				if tr.Framed {
 					d.take(4)
 				}
-				p.reset()
+				p.Reset()
 				if err := d.begin("getScannerResults", 1); err != nil {
 					b.Fatal(err)
 				}

@@ -5,7 +5,9 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -138,6 +140,109 @@ func checkAddress(s string) string {
 	}
 	if odd := stranger(host, "_.-"); odd != "" {
 		return fmt.Sprintf("%s has %s in its host; want a host name or an IP address", quote(s), odd)
+	}
+	return ""
+}
+
+// checkDNS checks NAME:PORT, or the name of SRV records.
+func checkDNS(s string) string {
+	const want = `want a name with a port, as in "gateways.example.org:9090", or that of SRV records, as in _thrift._tcp.example.org`
+	if !strings.Contains(s, ":") {
+		if parts := strings.Split(s, "."); len(parts) > 2 && strings.HasPrefix(parts[0], "_") && strings.HasPrefix(parts[1], "_") && stranger(s, "_.-") == "" {
+			return ""
+		}
+		return fmt.Sprintf("%s has no port; %s", quote(s), want)
+	}
+	if msg := checkAddress(s); msg != "" {
+		return msg
+	}
+	if host, _, _ := net.SplitHostPort(s); net.ParseIP(host) != nil {
+		return fmt.Sprintf("%s is an address already; name it under static", quote(s))
+	}
+	return ""
+}
+
+// checkNode checks the path of a ZooKeeper node.
+func checkNode(s string) string {
+	switch {
+	case !strings.HasPrefix(s, "/"):
+		return fmt.Sprintf("want the path of a node, which starts with '/', got %s", quote(s))
+	case s != "/" && strings.HasSuffix(s, "/"):
+		return fmt.Sprintf("%s ends with '/'; take that off", quote(s))
+	case strings.Contains(s, "//"), strings.Contains(s+"/", "/./"), strings.Contains(s+"/", "/../"):
+		return fmt.Sprintf("%s has an empty step, '.' or '..' in it; ZooKeeper takes none of them", quote(s))
+	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return "has a character in it that cannot be printed"
+	}
+	return ""
+}
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// checkAuth checks who a session is. A secret is not to be printed.
+func checkAuth(s string) string {
+	const want = "want digest:USER:PASSWORD, or env:NAME of a variable that holds that"
+	scheme, rest, _ := strings.Cut(s, ":")
+	switch scheme {
+	case "digest":
+		if user, password, ok := strings.Cut(rest, ":"); !ok || user == "" || password == "" {
+			return "lacks a user or a password; " + want
+		}
+	case "env":
+		if !envName.MatchString(rest) {
+			return fmt.Sprintf("%s is not the name of a variable; %s", quote(rest), want)
+		}
+	default:
+		return "has an unknown scheme; " + want
+	}
+	return ""
+}
+
+// checkAddressRule checks a template of addresses.
+func checkAddressRule(s string) string {
+	known := []string{"name", "number", "digits"}
+	found := placeholder.FindAllString(s, -1)
+	for _, p := range found {
+		name := p[1 : len(p)-1]
+		if slices.Contains(known, name) {
+			continue
+		}
+		if near := nearest(name, known); near != "" {
+			return fmt.Sprintf("unknown placeholder %s; did you mean {%s}?", quote(p), near)
+		}
+		return fmt.Sprintf("unknown placeholder %s; known are {name}, {number} and {digits}", quote(p))
+	}
+	if len(found) == 0 {
+		return fmt.Sprintf("%s has no placeholder, so all gateways would be one; known are {name}, {number} and {digits}", quote(s))
+	}
+	if plain := placeholder.ReplaceAllString(s, "1"); strings.ContainsAny(plain, "{}") {
+		return fmt.Sprintf("%s has a brace without its partner; placeholders are {name}, {number} and {digits}", quote(s))
+	} else if plain != "1" && checkAddress(plain) != "" { // {name} alone is a name that is an address
+		return fmt.Sprintf(`%s does not make HOST:PORT; want a template such as "{name}.example.org:9090"`, quote(s))
+	}
+	return ""
+}
+
+// checkZone checks the name of a zone: parts with '/' between them, the larger before the smaller.
+func checkZone(s string) string {
+	for part := range strings.SplitSeq(s, "/") {
+		if part == "" || stranger(part, "_.-") != "" {
+			return fmt.Sprintf("%s is not a zone; want letters, digits, '_', '.' and '-', with '/' before a part of a zone, as in dc1/rack7", quote(s))
+		}
+	}
+	return ""
+}
+
+// checkPattern checks a pattern of gateways.
+func checkPattern(s string) string {
+	if _, err := netip.ParsePrefix(s); err == nil {
+		return ""
+	}
+	if _, err := path.Match(s, ""); err != nil {
+		return fmt.Sprintf("%s is not a pattern: a '[' lacks its ']', or a '\\' is the last character", quote(s))
+	}
+	if strings.Contains(s, "/") {
+		return fmt.Sprintf("%s is not a prefix of addresses; want one such as \"10.1.0.0/16\"", quote(s))
 	}
 	return ""
 }

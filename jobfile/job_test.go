@@ -78,6 +78,7 @@ func TestGoodFiles(t *testing.T) {
 					},
 				},
 				Limits: jobs.Limits{Rows: 5000, Bytes: 1_500_000},
+				Ramp:   jobs.Ramp{Steps: []int{10, 30, 50, 70, 85, 100}, Every: time.Minute},
 				Gateways: jobs.Gateways{
 					Static:      []string{"gw1.example.org:9090", "10.0.0.2:9091", "[fe80::1]:9090"},
 					Transport:   hbase.Transport{Compact: true, HTTP: true, Path: "/thrift", TLS: &tls.Config{ServerName: "gateways.example.org", MinVersion: tls.VersionTLS12}},
@@ -108,6 +109,33 @@ func TestGoodFiles(t *testing.T) {
 			},
 			warnings: 1,
 		},
+		{
+			file: "file.yaml",
+			want: discovered(jobs.Gateways{File: absolute(t, "testdata/gateways.json"), Zone: "dc1"}),
+		},
+		{
+			file: "dns.yaml",
+			want: discovered(jobs.Gateways{DNS: "_thrift._tcp.example.org"}),
+		},
+		{
+			file: "zookeeper.yaml",
+			want: discovered(jobs.Gateways{
+				ZooKeeper: &jobs.ZooKeeper{
+					Servers: []string{"zk1.example.org:2181", "zk2.example.org:2181", "[fe80::3]:2181"}, Path: "/buzzthrift",
+					Address: "{name}.example.org:9090", SessionTimeout: 20 * time.Second, Auth: "env:DROVER_ZOOKEEPER_AUTH", TLS: true,
+				},
+				Zone:  "dc1/rack7",
+				Zones: []jobs.Zone{{Name: "dc1", Gateways: []string{"10.1.0.0/16", "thrift_1?"}}, {Name: "dc2", Gateways: []string{"*"}}},
+			}),
+		},
+		{
+			file: "zookeeper-map.yaml",
+			want: discovered(jobs.Gateways{ZooKeeper: &jobs.ZooKeeper{
+				Servers: []string{"zk1:2181"}, Path: "/buzzthrift", Auth: "digest:drover:secret", TLS: true,
+				Addresses: map[string]string{"thrift_11": "10.0.0.11:9090", "thrift_15": "gw15.example.org:9090"},
+			}}),
+			warnings: 2,
+		},
 	} {
 		t.Run(test.file, func(t *testing.T) {
 			f := load(t, test.file)
@@ -119,6 +147,12 @@ func TestGoodFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// discovered is the job of the files that differ in their gateways only.
+func discovered(g jobs.Gateways) jobs.Job {
+	g.OutageLimit = defaultOutage
+	return jobs.Job{Name: "ships", Target: jobs.Target{Table: "ships", Existing: jobs.Refuse, Regions: 1, Durability: hbase.SyncWAL}, Gateways: g}
 }
 
 func TestWarningsTellOfLossAndTrust(t *testing.T) {
@@ -361,6 +395,17 @@ func TestAThousandColumns(t *testing.T) {
 	}
 }
 
+// sources counts the ways in which gateways are named.
+func sources(g jobs.Gateways) int {
+	n := 0
+	for _, given := range []bool{g.Static != nil, g.File != "", g.DNS != "", g.ZooKeeper != nil, g.Embedded != ""} {
+		if given {
+			n++
+		}
+	}
+	return n
+}
+
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/*.yaml", "testdata/faults/*.yaml"} {
 		files, err := filepath.Glob(pattern)
@@ -379,7 +424,7 @@ func FuzzParse(f *testing.F) {
 		got, err := Parse("job.yaml", data)
 		if err == nil {
 			j := got.Job()
-			if j.Name == "" || j.Source == nil || j.Mapping == nil || j.Target.Table == "" || (j.Gateways.Static == nil) == (j.Gateways.Embedded == "") {
+			if j.Name == "" || j.Source == nil || j.Mapping == nil || j.Target.Table == "" || sources(j.Gateways) != 1 {
 				t.Fatalf("no fault and no whole job: %+v", j)
 			}
 			return

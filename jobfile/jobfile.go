@@ -25,10 +25,14 @@ type File struct {
 	job      jobs.Job
 	tls      *tlsFiles // nil is plain
 	warnings []string
+
+	zookeeperTLS *tlsFiles // nil is plain
+	sourceTLS    *tlsFiles // nil is plain
 }
 
 // tlsFiles is what the job file says of TLS. The files are read when the job starts, so that they may be renewed.
 type tlsFiles struct {
+	at            string // the key of the section
 	ca, cert, key string
 	serverName    string
 	insecure      bool
@@ -74,24 +78,31 @@ func (f *File) Warnings() []string { return f.warnings }
 // TLS reads the files named under `gateways.tls` and makes the configuration for Gateways.Transport.TLS; nil without that
 // key.
 func (f *File) TLS() (*tls.Config, error) {
-	if f.tls == nil {
+	return f.tls.load()
+}
+
+// ZooKeeperTLS is TLS for `gateways.zookeeper.tls`.
+func (f *File) ZooKeeperTLS() (*tls.Config, error) { return f.zookeeperTLS.load() }
+
+func (t *tlsFiles) load() (*tls.Config, error) {
+	if t == nil {
 		return nil, nil
 	}
-	c := f.tls.base()
-	if f.tls.ca != "" {
-		pem, err := os.ReadFile(f.tls.ca)
+	c := t.base()
+	if t.ca != "" {
+		pem, err := os.ReadFile(t.ca)
 		if err != nil {
-			return nil, fmt.Errorf("read gateways.tls.ca: %w", err)
+			return nil, fmt.Errorf("read %s.ca: %w", t.at, err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read gateways.tls.ca: %s has no certificate in PEM form", f.tls.ca)
+			return nil, fmt.Errorf("read %s.ca: %s has no certificate in PEM form", t.at, t.ca)
 		}
 	}
-	if f.tls.cert != "" {
-		pair, err := tls.LoadX509KeyPair(f.tls.cert, f.tls.key)
+	if t.cert != "" {
+		pair, err := tls.LoadX509KeyPair(t.cert, t.key)
 		if err != nil {
-			return nil, fmt.Errorf("read gateways.tls.cert and key: %w", err)
+			return nil, fmt.Errorf("read %s.cert and key: %w", t.at, err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

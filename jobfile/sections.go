@@ -13,6 +13,7 @@ import (
 
 	"drover/hbase"
 	"drover/jobs"
+	"drover/jobs/hbasetable"
 	"drover/jobs/mongodump"
 	"drover/mapping"
 )
@@ -20,16 +21,32 @@ import (
 // sections lists the keys of the format, by the path of the mapping they stand in.
 var sections = map[string][]string{
 	"":                {"name", "source", "target", "map", "limits", "gateways", "dead_letters"},
-	"source":          {"mongodump"},
+	"source":          {"mongodump", "hbase"},
 	"target":          {"table", "existing", "create", "regions", "families", "durability"},
 	"target.families": {"versions", "compression", "bloom", "ttl", "encoding"},
 	"map":             {"key", "key_encoding", "family", "encoding", "timestamp", "document", "columns", "filter", "empty"},
 	"map.columns":     {"from", "to", "encoding"},
-	"limits":          {"rows", "bytes"},
-	"gateways":        {"static", "embedded", "framed", "compact", "http", "tls", "max_frame", "connections", "outage_limit"},
-	"gateways.tls":    {"ca", "cert", "key", "insecure_skip_verify", "server_name"},
-	"dead_letters":    {"max", "to"},
+	"limits":          {"rows", "bytes", "ramp", "ramp_every"},
+	"gateways": {
+		"static", "file", "dns", "zookeeper", "embedded", "zone", "zones", "framed", "compact", "http", "tls", "max_frame", "connections", "outage_limit",
+	},
+	"gateways.tls":           tlsKeys,
+	"gateways.zookeeper":     {"servers", "path", "address", "session_timeout", "auth", "tls"},
+	"gateways.zookeeper.tls": tlsKeys,
+	"dead_letters":           {"max", "to"},
+	"source.hbase": {
+		"table", "start", "stop", "prefix", "from", "to", "columns", "versions", "filter", "raw", "gateways", "limits",
+	},
+	"source.hbase.gateways":     {"static", "framed", "compact", "http", "tls", "max_frame", "connections", "outage_limit"},
+	"source.hbase.gateways.tls": tlsKeys,
+	"source.hbase.limits":       {"rows", "bytes"},
+	rowSection:                  {"key", "families", "columns", "drop", "filter"},
 }
+
+var tlsKeys = []string{"ca", "cert", "key", "insecure_skip_verify", "server_name"}
+
+// sourcesOfGateways are the keys of which a job has one.
+var sourcesOfGateways = []string{"static", "file", "dns", "zookeeper", "embedded"}
 
 const (
 	maxRegions     = 100_000
@@ -38,6 +55,10 @@ const (
 	defaultFrame   = 2 << 20          // HBase's own
 	minFrame       = 64 << 10         // below that the header and one modest row do not fit
 	maxFrame       = math.MaxInt32    // a frame's length is a Java int
+	minSession     = time.Second      // below that a pause of the collector ends it
+	maxSession     = 5 * time.Minute
+	minRampEvery   = time.Second // below that no answer says how a step is taken
+	maxRampEvery   = 24 * time.Hour
 )
 
 // frameRoom is what a frame needs beside one row, in bytes: the call's header, the table's name (HBase's folder names keep
@@ -49,6 +70,7 @@ type decoder struct {
 	walker
 	folder string
 	file   File
+	rows   bool // the source is a table
 }
 
 func (d *decoder) root(v value) {
@@ -60,7 +82,7 @@ func (d *decoder) root(v value) {
 	if f, ok := d.require(o, "name", "the job's name, which its runs and state are filed under"); ok {
 		job.Name = d.name(f)
 	}
-	if f, ok := d.require(o, "source", "where documents come from: {mongodump: PATH}"); ok {
+	if f, ok := d.require(o, "source", "where documents come from: {mongodump: PATH} or {hbase: {table: NAME}}"); ok {
 		job.Source = d.source(f)
 	}
 	if f, ok := d.require(o, "target", "the table to write to: {table: NAME}"); ok {
@@ -71,12 +93,20 @@ func (d *decoder) root(v value) {
 		d.gateways(f)
 	}
 	if f, ok := o.fields["limits"]; ok {
-		d.limits(f)
+		if o, ok := d.object(f, "limits"); ok {
+			d.limits(o, &job.Limits)
+			d.ramp(o, &job.Ramp)
+		}
 	}
 	if f, ok := o.fields["dead_letters"]; ok {
 		d.deadLetters(f)
 	}
-	if f, ok := d.require(o, "map", "how documents become rows: at least {family: NAME}"); ok {
+	if d.rows {
+		d.rowMapping(o)
+		if s, ok := job.Source.(*hbasetable.Source); ok {
+			d.sameTable(o, s)
+		}
+	} else if f, ok := d.require(o, "map", "how documents become rows: at least {family: NAME}"); ok {
 		d.mapping(f)
 	}
 }
@@ -109,7 +139,7 @@ func (d *decoder) source(v value) jobs.Source {
 	}
 	switch kinds := o.order; {
 	case len(o.fields) == 0 && !d.badUnder(o.path):
-		d.wrong(v, "names no source; give %s: PATH", oneOf(sections["source"]))
+		d.wrong(v, "names no source; give mongodump: PATH or hbase: {table: NAME}")
 		return nil
 	case len(o.fields) > 1:
 		d.wrong(v, "names %d sources, %s; a job has exactly one", len(o.fields), strings.Join(kinds, " and "))
@@ -118,6 +148,12 @@ func (d *decoder) source(v value) jobs.Source {
 	if f, ok := o.fields["mongodump"]; ok {
 		if p, ok := d.path(f, "the path of a .bson file, a dump folder or an archive"); ok {
 			return mongodump.New(p)
+		}
+	}
+	if f, ok := o.fields["hbase"]; ok {
+		d.rows = true
+		if s := d.table(f); s != nil {
+			return s
 		}
 	}
 	return nil
@@ -161,6 +197,7 @@ func (d *decoder) target(v value) {
 	}
 	switch {
 	case !known:
+	case create && !hasFamilies && d.rows: // they are the source's
 	case create && !hasFamilies && !d.bad[join(o.path, "families")]:
 		d.add(o.fields["create"].key, join(o.path, "families"), "is missing; a table that is created needs its families, such as {d: {}}")
 	case !create:
@@ -422,17 +459,41 @@ func (d *decoder) written(s mapping.Spec) {
 	}
 }
 
-func (d *decoder) limits(v value) {
-	o, ok := d.object(v, "limits")
-	if !ok {
-		return
-	}
-	l := &d.file.job.Limits
+func (d *decoder) limits(o object, l *jobs.Limits) {
 	if f, ok := o.fields["rows"]; ok {
 		l.Rows, _ = d.whole(f, 1, math.MaxInt64)
 	}
 	if f, ok := o.fields["bytes"]; ok {
 		l.Bytes, _ = d.size(f, 1, math.MaxInt64)
+	}
+}
+
+func (d *decoder) ramp(o object, r *jobs.Ramp) {
+	if f, ok := o.fields["ramp"]; ok {
+		items, _ := d.list(f, "a list of percentages, such as [10, 30, 100]")
+		for _, item := range items {
+			n, ok := d.whole(item, 1, 100)
+			switch last := len(r.Steps) - 1; {
+			case !ok:
+			case last >= 0 && int(n) <= r.Steps[last]:
+				d.wrong(item, "%d %% after %d %%: each step of a ramp is higher than the one before", n, r.Steps[last])
+			default:
+				r.Steps = append(r.Steps, int(n))
+			}
+		}
+		if items != nil && len(items) == 0 {
+			d.wrong(f, "has no step; give percentages, such as [10, 30, 100], or leave the key out")
+		}
+	}
+	if f, ok := o.fields["ramp_every"]; ok {
+		t, ok := d.duration(f)
+		if ok && (t < minRampEvery || t > maxRampEvery) {
+			d.wrong(f, "want a time from 1s to 24h")
+		}
+		r.Every = t
+		if o.fields["ramp"].node == nil {
+			d.add(f.key, f.path, "has no meaning without limits.ramp")
+		}
 	}
 }
 
@@ -442,20 +503,8 @@ func (d *decoder) gateways(v value) {
 		return
 	}
 	g := &d.file.job.Gateways
-	static, hasStatic := o.fields["static"]
-	embedded, hasEmbedded := o.fields["embedded"]
-	switch {
-	case hasStatic && hasEmbedded:
-		d.add(embedded.key, embedded.path, "static and embedded are both given; a job uses one of them")
-	case !hasStatic && !hasEmbedded && !d.bad["gateways.static"] && !d.bad["gateways.embedded"]:
-		d.add(o.key, o.path, `names no gateway; give static: ["HOST:PORT"] or embedded: DIR`)
-	}
-	if hasStatic {
-		g.Static = d.static(static)
-	}
-	if hasEmbedded {
-		g.Embedded, _ = d.path(embedded, "the folder of the embedded gateway's data")
-	}
+	d.sourceOfGateways(o)
+	d.zones(o)
 	if f, ok := o.fields["connections"]; ok {
 		n, _ := d.whole(f, 1, maxConnections)
 		g.Connections = int(n)
@@ -466,8 +515,8 @@ func (d *decoder) gateways(v value) {
 		}
 	}
 	d.transport(o)
-	if hasEmbedded && !hasStatic {
-		for _, key := range []string{"framed", "compact", "http", "tls", "max_frame"} {
+	if len(d.sourcesGiven(o)) == 1 && g.Embedded != "" {
+		for _, key := range []string{"framed", "compact", "http", "tls", "max_frame", "zone", "zones"} {
 			if f, ok := o.fields[key]; ok {
 				d.add(f.key, f.path, "has no meaning for an embedded gateway; take it out")
 			}
@@ -475,13 +524,181 @@ func (d *decoder) gateways(v value) {
 	}
 }
 
-func (d *decoder) static(v value) []string {
-	items, ok := d.list(v, `a list of addresses, such as ["gw1:9090", "gw2:9090"]`)
+func (d *decoder) sourcesGiven(o object) []string {
+	return slices.DeleteFunc(slices.Clone(o.order), func(key string) bool { return !slices.Contains(sourcesOfGateways, key) })
+}
+
+// sourceOfGateways reads who the gateways are.
+func (d *decoder) sourceOfGateways(o object) {
+	g := &d.file.job.Gateways
+	given := d.sourcesGiven(o)
+	switch {
+	case len(given) > 1:
+		slices.SortFunc(given, func(a, b string) int { return slices.Index(sourcesOfGateways, a) - slices.Index(sourcesOfGateways, b) })
+		which := strings.Join(given[:len(given)-1], ", ") + " and " + given[len(given)-1]
+		all := "both"
+		if len(given) > 2 {
+			all = "all"
+		}
+		last := o.fields[given[len(given)-1]]
+		d.add(last.key, last.path, "%s are %s given; a job uses one of them", which, all)
+	case len(given) == 0 && !slices.ContainsFunc(sourcesOfGateways, func(key string) bool { return d.bad[join(o.path, key)] }):
+		d.add(o.key, o.path, `names no gateway; give static: ["HOST:PORT"], file: PATH, dns: "NAME:PORT", zookeeper: {servers: […], path: PATH} or embedded: DIR`)
+	}
+	for _, key := range given {
+		f := o.fields[key]
+		switch key {
+		case "static":
+			g.Static = d.addresses(f, "gw1:9090", "a gateway")
+		case "file":
+			g.File, _ = d.path(f, "the path of a file that names gateways")
+		case "dns":
+			g.DNS = d.dns(f)
+		case "zookeeper":
+			g.ZooKeeper = d.zookeeper(f)
+		case "embedded":
+			g.Embedded, _ = d.path(f, "the folder of the embedded gateway's data")
+		}
+	}
+}
+
+func (d *decoder) dns(v value) string {
+	s, ok := d.quoted(v, `a name with a port, such as "gateways.example.org:9090", or that of SRV records, such as _thrift._tcp.example.org`, "")
+	if !ok {
+		return ""
+	}
+	if msg := checkDNS(s); msg != "" {
+		d.wrong(v, "%s", msg)
+	}
+	return s
+}
+
+func (d *decoder) zookeeper(v value) *jobs.ZooKeeper {
+	o, ok := d.object(v, "gateways.zookeeper")
+	if !ok {
+		return nil
+	}
+	z := &jobs.ZooKeeper{}
+	if f, ok := d.require(o, "servers", `the ensemble's addresses, such as ["zk1:2181", "zk2:2181"]`); ok {
+		z.Servers = d.addresses(f, "zk1:2181", "a server")
+	}
+	if f, ok := d.require(o, "path", "the node whose children are the gateways, such as /buzzthrift"); ok {
+		if z.Path, ok = d.text(f, "the path of a node, such as /buzzthrift"); ok {
+			if msg := checkNode(z.Path); msg != "" {
+				d.wrong(f, "%s", msg)
+			}
+		}
+	}
+	if f, ok := o.fields["address"]; ok {
+		d.addressRule(f, z)
+	}
+	if f, ok := o.fields["session_timeout"]; ok {
+		if t, ok := d.duration(f); ok {
+			if t < minSession || t > maxSession {
+				d.wrong(f, "want a length of time from 1s to 5m, got %s", t)
+			}
+			z.SessionTimeout = t
+		}
+	}
+	if f, ok := o.fields["auth"]; ok {
+		if z.Auth, ok = d.text(f, "digest:USER:PASSWORD, or env:NAME of a variable that holds it"); ok {
+			if msg := checkAuth(z.Auth); msg != "" {
+				d.wrong(f, "%s", msg)
+			} else if strings.HasPrefix(z.Auth, "digest:") {
+				d.warn("gateways.zookeeper.auth holds a password: whoever can read the job file has it; env:NAME takes it from a variable")
+			}
+		}
+	}
+	if f, ok := o.fields["tls"]; ok {
+		z.TLS = true
+		d.file.zookeeperTLS = d.tls(f, "gateways.zookeeper")
+	}
+	return z
+}
+
+// addressRule reads a template, or a mapping of names to addresses.
+func (d *decoder) addressRule(v value, z *jobs.ZooKeeper) {
+	if s, ok := v.node.(*ast.StringNode); ok {
+		z.Address = s.Value
+		if msg := checkAddressRule(s.Value); msg != "" {
+			d.wrong(v, "%s", msg)
+		}
+		return
+	}
+	o, ok := d.entries(v, `a template, such as "{name}.example.org:9090", or a mapping of names to addresses, such as {thrift_11: "10.0.0.11:9090"}`)
+	if !ok {
+		return
+	}
+	if len(o.order) == 0 && !d.badUnder(o.path) {
+		d.wrong(v, "is empty; take the key out, or give each node's name its address")
+	}
+	z.Addresses = map[string]string{}
+	for _, name := range o.order {
+		f := o.fields[name]
+		s, ok := d.quoted(f, "an address, HOST:PORT", "")
+		if !ok {
+			continue
+		}
+		if msg := checkAddress(s); msg != "" {
+			d.wrong(f, "%s", msg)
+		}
+		z.Addresses[name] = s
+	}
+}
+
+// zones reads where this process is, and where gateways are.
+func (d *decoder) zones(o object) {
+	g := &d.file.job.Gateways
+	if f, ok := o.fields["zone"]; ok {
+		if g.Zone, ok = d.text(f, "a zone, such as dc1 or dc1/rack7"); ok {
+			if msg := checkZone(g.Zone); msg != "" {
+				d.wrong(f, "%s", msg)
+			}
+		}
+	}
+	f, ok := o.fields["zones"]
+	if !ok {
+		return
+	}
+	z, ok := d.entries(f, `a mapping of zones to gateways, such as {dc1: ["10.1.0.0/16"], dc2: ["gw2*"]}`)
+	if !ok {
+		return
+	}
+	if len(z.order) == 0 && !d.badUnder(z.path) {
+		d.wrong(f, `is empty; take the key out, or name zones, such as {dc1: ["10.1.0.0/16"]}`)
+	}
+	for _, name := range z.order {
+		f := z.fields[name]
+		if msg := checkZone(name); msg != "" {
+			d.add(f.key, f.path, "%s", msg)
+		}
+		items, ok := d.list(f, `a list of patterns, such as ["10.1.0.0/16", "gw1*"]`)
+		if !ok {
+			continue
+		}
+		zone := jobs.Zone{Name: name}
+		for _, item := range items {
+			s, ok := d.text(item, "a pattern of gateways")
+			if !ok {
+				continue
+			}
+			if msg := checkPattern(s); msg != "" {
+				d.wrong(item, "%s", msg)
+			}
+			zone.Gateways = append(zone.Gateways, s)
+		}
+		g.Zones = append(g.Zones, zone)
+	}
+}
+
+// addresses reads a list of addresses, each of them once.
+func (d *decoder) addresses(v value, example, what string) []string {
+	items, ok := d.list(v, fmt.Sprintf(`a list of addresses, such as [%q, %q]`, example, strings.Replace(example, "1", "2", 1)))
 	if !ok {
 		return nil
 	}
 	if len(items) == 0 {
-		d.wrong(v, `is empty; give at least one address, such as ["gw1:9090"]`)
+		d.wrong(v, `is empty; give at least one address, such as [%q]`, example)
 	}
 	lines := map[string]int{}
 	var out []string
@@ -491,12 +708,13 @@ func (d *decoder) static(v value) []string {
 			continue
 		}
 		if msg := checkAddress(s); msg != "" {
-			d.wrong(item, "%s", msg)
+			_, port, _ := strings.Cut(example, ":")
+			d.wrong(item, "%s", strings.ReplaceAll(msg, ":9090", ":"+port))
 			continue
 		}
 		same := strings.ToLower(s)
 		if line, twice := lines[same]; twice {
-			d.wrong(item, "%s stands twice, first in line %d; a gateway is named once", quote(s), line)
+			d.wrong(item, "%s stands twice, first in line %d; %s is named once", quote(s), line, what)
 			continue
 		}
 		lines[same] = d.place(item).line
@@ -539,16 +757,19 @@ func (d *decoder) transport(o object) {
 		}
 	}
 	if f, ok := o.fields["tls"]; ok {
-		d.tls(f)
+		if d.file.tls = d.tls(f, o.path); d.file.tls != nil {
+			t.TLS = d.file.tls.base()
+		}
 	}
 }
 
-func (d *decoder) tls(v value) {
-	o, ok := d.object(v, "gateways.tls")
+// tls reads the section tls of one around it.
+func (d *decoder) tls(v value, around string) *tlsFiles {
+	o, ok := d.object(v, around+".tls")
 	if !ok {
-		return
+		return nil
 	}
-	files := &tlsFiles{}
+	files := &tlsFiles{at: v.path}
 	for _, x := range []struct {
 		key string
 		to  *string
@@ -566,18 +787,21 @@ func (d *decoder) tls(v value) {
 		d.add(key.key, key.path, "needs its certificate beside it, under cert")
 	}
 	if f, ok := o.fields["server_name"]; ok {
-		files.serverName, _ = d.text(f, "the name that gateways' certificates are for")
+		files.serverName, _ = d.text(f, "the name that the servers' certificates are for")
 	}
 	if f, ok := o.fields["insecure_skip_verify"]; ok {
 		if files.insecure, _ = d.yes(f); files.insecure {
 			if _, ok := o.fields["ca"]; ok {
-				d.add(f.key, f.path, "with it gateways.tls.ca would not be looked at; take one of them out")
+				d.add(f.key, f.path, "with it %s.ca would not be looked at; take one of them out", v.path)
 			}
-			d.warn("gateways.tls.insecure_skip_verify is set: whoever can answer at a gateway's address is believed to be that gateway")
+			what := "gateway"
+			if around != "gateways" {
+				what = "server"
+			}
+			d.warn(fmt.Sprintf("%s.insecure_skip_verify is set: whoever can answer at a %s's address is believed to be that %s", v.path, what, what))
 		}
 	}
-	d.file.tls = files
-	d.file.job.Gateways.Transport.TLS = files.base()
+	return files
 }
 
 func (d *decoder) deadLetters(v value) {

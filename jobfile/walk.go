@@ -292,6 +292,9 @@ func homes(name string) []string {
 
 // advise says where an unknown key of a section belongs.
 func advise(name, section string) string {
+	if about := aboutTables(name, section); about != "" {
+		return about
+	}
 	switch in := homes(name); {
 	case len(in) == 0:
 		return "known here: " + strings.Join(sections[section], ", ")

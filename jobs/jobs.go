@@ -68,6 +68,12 @@ type Source interface {
 	Open(ctx context.Context, mem Memory, l Layout, s Shard, from Cursor) (Reader, error)
 }
 
+// Renderer is a Source whose documents are not BSON: it shows one, for dead letters and people.
+type Renderer interface {
+	// Render gives the document as JSON. The error says why it cannot be decoded.
+	Render(raw []byte) (json.RawMessage, error)
+}
+
 // Reader yields the documents of one shard in order. It is used by one goroutine, and may read ahead with one of its own,
 // which Close ends and waits for.
 type Reader interface {
@@ -90,8 +96,10 @@ type Memory interface {
 type Chunk struct {
 	Database   string
 	Collection string
-	Docs       [][]byte // raw BSON, its int32 length first: the length is sound, what is inside may not be
-	Stored     int64    // source bytes as stored that this chunk covers, for progress
+	// Docs are opaque to the runner, and what the source's mapping understands: raw BSON, its int32 length first (the length is
+	// sound, what is inside may not be), or an hbase.PackedRow.
+	Docs   [][]byte
+	Stored int64 // source bytes as stored that this chunk covers, for progress
 
 	// Held is what Free gives back to the Memory of Open, in bytes: at first an estimate of three times the documents, as
 	// they are encoded from the chunk. Whoever needs more or less calls Memory.Adjust and changes Held by the same amount.
@@ -158,6 +166,12 @@ type Limits struct {
 	Bytes int64
 }
 
+// Ramp is how a job starts: with a percentage of its limits, or without any of its calls in flight, that goes up by steps.
+type Ramp struct {
+	Steps []int         // percent, ascending, 1 to 100; none is 100 from the start
+	Every time.Duration // the least time at a step; 0 is the default
+}
+
 // Unlimited as DeadLetters.Max lets any number die.
 const Unlimited = -1
 
@@ -167,13 +181,35 @@ type DeadLetters struct {
 	To  string // folder; "" is the state folder
 }
 
-// Gateways says how HBase is reached. One of Static and Embedded is set.
+// Gateways says how HBase is reached. One of Static, File, DNS, ZooKeeper and Embedded is set.
 type Gateways struct {
-	Static      []string // host:port
-	Embedded    string   // folder of an embedded gateway's data
+	Static      []string   // host:port
+	File        string     // a file that names them
+	DNS         string     // host:port to resolve, or the name of SRV records
+	ZooKeeper   *ZooKeeper // nodes that name them
+	Embedded    string     // folder of an embedded gateway's data
+	Zone        string     // where this process is, "dc1" or "dc1/rack7"; "" does not matter
+	Zones       []Zone
 	Transport   hbase.Transport
 	Connections int           // per gateway; 0 is the default
 	OutageLimit time.Duration // how long nothing may be writable before the run stops; 0 waits for ever
+}
+
+// ZooKeeper says where in which ensemble gateways are registered.
+type ZooKeeper struct {
+	Servers        []string          // host:port
+	Path           string            // its children are the gateways
+	Address        string            // template of a gateway's address; "" is none
+	Addresses      map[string]string // addresses by the names of children
+	SessionTimeout time.Duration     // 0 is the default
+	Auth           string            // "digest:USER:PASSWORD", "env:NAME" of a variable that holds that, or ""
+	TLS            bool
+}
+
+// Zone says which gateways are in a zone.
+type Zone struct {
+	Name     string
+	Gateways []string // patterns of names, hosts or addresses, and IP prefixes
 }
 
 // Job is what to move. A value: it holds no connections and may be copied.
@@ -183,6 +219,7 @@ type Job struct {
 	Mapping     Mapping
 	Target      Target
 	Limits      Limits
+	Ramp        Ramp
 	Gateways    Gateways
 	DeadLetters DeadLetters
 }

@@ -124,6 +124,7 @@ func Compile(s Spec) (*Mapping, error) {
 // compiler gathers the faults of a Spec while it is made into m.
 type compiler struct {
 	m        *Mapping
+	rows     bool // expressions are about rows of a table
 	faults   Faults
 	families []string
 }

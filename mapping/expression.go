@@ -29,6 +29,36 @@ var builtins = []string{
 	"hasPrefix", "hasSuffix", "max", "min", "first", "last", "duration",
 }
 
+// language is what an expression can name and call.
+type language struct {
+	builtins  []string
+	functions []function
+	text      bool // bytes are text: b"\xff" is a text of one byte
+
+	// grow says what a name, or a number, after a path means: a longer path, ok, or, where it means no path, nothing or why not.
+	// The path of a name that stands first is nil, and that of doc empty.
+	grow func(path []step, name string, number bool) (longer []step, ok bool, why string)
+	// whole says why a path that is as long as it gets reaches no value, or "".
+	whole func(path []step) (why string)
+}
+
+// ofDocuments is the language of document mappings.
+var ofDocuments = language{
+	builtins: builtins, functions: functions,
+	grow: func(path []step, name string, number bool) ([]step, bool, string) {
+		if number && len(path) == 0 {
+			return nil, false, ""
+		}
+		return append(slices.Clone(path), newStep(name)), true, ""
+	},
+	whole: func(path []step) string {
+		if len(path) == 0 {
+			return `doc stands for the whole document and needs a constant field name, such as doc["a b"]`
+		}
+		return ""
+	},
+}
+
 // expression is a compiled key or filter. Only the fields that it names are decoded.
 //
 // Where the language's own operators would fail on what any collection has, missing fields and mixed types, they are replaced:
@@ -44,15 +74,19 @@ type expression struct {
 
 // compileExpression compiles an expression; a filter has to give true or false.
 func (c *compiler) compileExpression(text string, filter bool) (_ *expression, why string) {
+	lang := &ofDocuments
+	if c.rows {
+		lang = &ofRows
+	}
 	cfg := conf.CreateNew()
 	cfg.WithEnv(map[string]any{})
 	cfg.Strict = false // fields have any type
 	for name := range cfg.Builtins {
-		if !slices.Contains(builtins, name) {
+		if !slices.Contains(lang.builtins, name) {
 			cfg.Disabled[name] = true
 		}
 	}
-	for _, f := range slices.Concat(functions, operators) {
+	for _, f := range slices.Concat(lang.functions, operators) {
 		cfg.Functions[f.name] = f.builtin()
 	}
 	tree, err := parser.ParseWithConfig(text, cfg)
@@ -60,18 +94,18 @@ func (c *compiler) compileExpression(text string, filter bool) (_ *expression, w
 		return nil, exprError(err)
 	}
 
-	names := names{lets: map[string]bool{}, callees: map[ast.Node]bool{}}
+	names := names{lang: lang, lets: map[string]bool{}, callees: map[ast.Node]bool{}}
 	ast.Walk(&tree.Node, &names)
 	if names.why != "" {
 		return nil, names.why
 	}
-	fields := fields{names: &names, paths: map[ast.Node][]step{}}
+	fields := fields{names: &names, grow: lang.grow, paths: map[ast.Node][]step{}}
 	ast.Walk(&tree.Node, &fields)
 	if fields.why != "" {
 		return nil, fields.why
 	}
 	e := &expression{only: -1}
-	used := used{c: c, e: e, paths: fields.paths}
+	used := used{c: c, e: e, lang: lang, paths: fields.paths}
 	ast.Walk(&tree.Node, &used)
 	if used.why != "" {
 		return nil, used.why
@@ -127,6 +161,7 @@ func unchained(n ast.Node) ast.Node {
 
 // names notes which names are not fields: functions that are called, and variables.
 type names struct {
+	lang    *language
 	lets    map[string]bool
 	callees map[ast.Node]bool
 	why     string
@@ -143,17 +178,21 @@ func (v *names) Visit(node *ast.Node) {
 			v.why = fmt.Sprintf("calls %s, which is no function", n.Callee)
 			return
 		}
-		i := slices.IndexFunc(functions, func(f function) bool { return f.name == callee.Value })
+		i := slices.IndexFunc(v.lang.functions, func(f function) bool { return f.name == callee.Value })
 		if i < 0 {
-			v.why = noFunction(callee.Value)
+			v.why = v.lang.noFunction(callee.Value)
 			return
 		}
-		if why := functions[i].checkConstants(n.Arguments); why != "" {
+		if why := v.lang.functions[i].checkConstants(n.Arguments); why != "" {
 			v.why = why
 		}
 	case *ast.BuiltinNode: // some of which cannot be disabled
-		if !slices.Contains(builtins, n.Name) {
-			v.why = noFunction(n.Name)
+		if !slices.Contains(v.lang.builtins, n.Name) {
+			v.why = v.lang.noFunction(n.Name)
+		}
+	case *ast.BytesNode:
+		if v.lang.text {
+			ast.Patch(node, &ast.StringNode{Value: string(n.Value)})
 		}
 	case *ast.IdentifierNode:
 		if n.Value == "$env" {
@@ -162,10 +201,10 @@ func (v *names) Visit(node *ast.Node) {
 	}
 }
 
-func noFunction(name string) string {
-	all := slices.Clone(builtins)
-	for i := range functions {
-		all = append(all, functions[i].name)
+func (l *language) noFunction(name string) string {
+	all := slices.Clone(l.builtins)
+	for i := range l.functions {
+		all = append(all, l.functions[i].name)
 	}
 	slices.Sort(all)
 	return fmt.Sprintf("there is no function %s; there are %s", name, strings.Join(all, ", "))
@@ -175,6 +214,7 @@ func noFunction(name string) string {
 // their parents, so that chains grow from the left.
 type fields struct {
 	names *names
+	grow  func(path []step, name string, number bool) ([]step, bool, string)
 	paths map[ast.Node][]step // of the nodes put in place; empty for doc itself
 	why   string
 }
@@ -186,10 +226,10 @@ func (v *fields) Visit(node *ast.Node) {
 			return
 		}
 		if n.Value == root {
-			v.paths[n] = nil
+			v.paths[n] = []step{}
 			return
 		}
-		v.put(node, []step{newStep(n.Value)})
+		v.put(node, nil, n.Value, false)
 	case *ast.MemberNode:
 		path, ok := v.paths[unchained(n.Node)]
 		if !ok {
@@ -197,16 +237,23 @@ func (v *fields) Visit(node *ast.Node) {
 		}
 		switch p := n.Property.(type) {
 		case *ast.StringNode:
-			v.put(node, append(slices.Clone(path), newStep(p.Value)))
+			v.put(node, path, p.Value, false)
 		case *ast.IntegerNode:
-			if p.Value >= 0 && len(path) > 0 {
-				v.put(node, append(slices.Clone(path), newStep(fmt.Sprint(p.Value))))
+			if p.Value >= 0 {
+				v.put(node, path, fmt.Sprint(p.Value), true)
 			}
 		}
 	}
 }
 
-func (v *fields) put(node *ast.Node, path []step) {
+func (v *fields) put(node *ast.Node, path []step, name string, number bool) {
+	path, ok, why := v.grow(path, name, number)
+	if why != "" {
+		v.why = why
+	}
+	if !ok {
+		return
+	}
 	n := &ast.IdentifierNode{Value: pathName(path)}
 	ast.Patch(node, n)
 	v.paths[n] = path
@@ -226,6 +273,7 @@ func pathName(path []step) string {
 type used struct {
 	c     *compiler
 	e     *expression
+	lang  *language
 	paths map[ast.Node][]step
 	why   string
 }
@@ -235,8 +283,8 @@ func (v *used) Visit(node *ast.Node) {
 	if !ok {
 		return
 	}
-	if len(path) == 0 {
-		v.why = `doc stands for the whole document and needs a constant field name, such as doc["a b"]`
+	if why := v.lang.whole(path); why != "" {
+		v.why = why
 		return
 	}
 	text := make([]string, len(path))
@@ -304,6 +352,11 @@ func (r *runner) filter(p *Mapper, raw []byte, e *expression) (keep bool, why st
 	if why != "" {
 		return false, why
 	}
+	return keeps(x)
+}
+
+// keeps is a filter's result.
+func keeps(x any) (keep bool, why string) {
 	keep, ok := x.(bool)
 	if !ok && x != nil {
 		return false, fmt.Sprintf("gives %s, not true or false", kind(x))
@@ -337,6 +390,11 @@ func (r *runner) eval(p *Mapper, raw []byte, e *expression) (_ any, why string) 
 			return nil, fmt.Sprintf("field %q: %s", p.m.refs[f].text, why)
 		}
 	}
+	return r.exec(e)
+}
+
+// exec runs an expression whose fields are in env.
+func (r *runner) exec(e *expression) (_ any, why string) {
 	x, err := r.vm.Run(e.program, r.env)
 	if err != nil {
 		return nil, exprError(err)

@@ -115,7 +115,8 @@ func (r *run) totals() checkpoints.Totals {
 	t := r.books
 	t.Retries += r.retries.Load()
 	if r.pacer != nil {
-		t.Limited += r.pacer.limited()
+		t.Limited += r.pacer.limits.total()
+		t.Slowed += r.pacer.slow.total()
 	}
 	return t
 }
@@ -130,7 +131,7 @@ func (r *run) result(state State, err error) Result {
 		return res
 	}
 	t := r.totals()
-	res.Retries, res.LimitedSeconds, res.Resumed = t.Retries, seconds(t.Limited), t.Resumed
+	res.Retries, res.LimitedSeconds, res.SlowedSeconds, res.Resumed = t.Retries, seconds(t.Limited), seconds(t.Slowed), t.Resumed
 	by := r.saver.byTable()
 	if r.folder != nil {
 		replays, rerr := r.folder.replays(r.cfg.Job, r.plan)

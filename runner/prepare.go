@@ -21,6 +21,7 @@ type table struct {
 	plan              TablePlan
 	regions           atomic.Pointer[hbase.Regions]
 	maxRows, maxBytes int
+	paced             *paced // nil in a dry run
 }
 
 // connect makes the pool, once.
@@ -33,7 +34,7 @@ func (r *run) connect() error {
 			return err
 		}
 	}
-	r.pacer = newPacer()
+	r.pacer = newPacer(r.log)
 	g := r.cfg.Job.Gateways
 	r.pool = hbase.NewPool(hbase.PoolOptions{
 		Transport: g.Transport, Pacer: r.pacer, Connections: g.Connections, OutageLimit: g.OutageLimit, Log: r.log,
@@ -42,26 +43,52 @@ func (r *run) connect() error {
 		},
 	})
 	r.mon.mu.Lock()
-	r.mon.pool = r.pool
+	r.mon.pool, r.mon.pacer = r.pool, r.pacer
 	r.mon.mu.Unlock()
 	first := make(chan struct{})
 	var once sync.Once
 	r.flights.Go(func() {
-		r.cfg.Discover(r.ctx, func(eps []hbase.Endpoint) {
+		err := r.cfg.Discover(r.ctx, func(eps []hbase.Endpoint) {
 			r.pool.Update(eps)
 			once.Do(func() { close(first) })
 		})
+		if err != nil {
+			r.cancel(err)
+		}
 	})
+	var late <-chan time.Time
+	if g.OutageLimit > 0 {
+		late = time.After(g.OutageLimit)
+	}
 	select {
 	case <-first:
 		return nil
+	case <-late:
+		return &hbase.OutageError{For: g.OutageLimit}
 	case <-r.ctx.Done():
 		return context.Cause(r.ctx)
 	}
 }
 
+// attach connects a source that reads from HBase.
+func (r *run) attach() error {
+	if r.cfg.Attach == nil {
+		return nil
+	}
+	r.mon.setPhase("connecting")
+	if err := r.connect(); err != nil {
+		return err
+	}
+	var err error
+	r.detach, err = r.cfg.Attach(r.ctx, r.pool, &r.cfg.Job)
+	return err
+}
+
 func (r *run) disconnect() {
 	r.cancel(nil)
+	if r.detach != nil {
+		r.detach()
+	}
 	if r.pool != nil {
 		r.pool.Close()
 	}
@@ -146,7 +173,11 @@ func (r *run) readyTable(admin *hbase.Admin, t *table, moved int64) error {
 	default:
 		spec := hbase.TableSpec{Name: t.plan.Table, Families: r.cfg.Job.Target.Families, Splits: t.plan.Splits}
 		r.log.Info("creating table", "table", t.plan.Table, "regions", len(t.plan.Splits)+1)
-		if err := admin.Create(r.ctx, spec); err != nil {
+		err := admin.Create(r.ctx, spec)
+		if errors.Is(err, hbase.ErrUnknownMethod) {
+			return refuse("the gateways are of HBase 1.x and cannot create table %s: create it in the hbase shell, then run again: %s", t.plan.Table, hbase.ShellCreate(spec))
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -201,7 +232,7 @@ func (r *run) joinBudgets(admin *hbase.Admin) error {
 		if err != nil {
 			return fmt.Errorf("join the budget of table %s: %w", t.plan.Table, err)
 		}
-		r.pacer.add(t.plan.Table, m)
+		t.paced = r.pacer.add(t.plan.Table, m, r.cfg.Job)
 		// A batch is at most a tenth of a second's budget, so that the rate stays even and others get their turn.
 		if in := m.Limits(); in.Rows > 0 {
 			t.maxRows = int(min(int64(t.maxRows), max(1, in.Rows/10)))

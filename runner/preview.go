@@ -36,7 +36,11 @@ func Look(ctx context.Context, cfg Config, rows int) (Preview, error) {
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.disconnect()
 	var p Preview
-	var err error
+	err := r.attach()
+	if err != nil {
+		return p, err
+	}
+	cfg.Job = r.cfg.Job
 	if p.Layout, err = cfg.Job.Source.Plan(ctx, 16); err != nil {
 		return p, err
 	}

@@ -33,6 +33,7 @@ type Monitor struct {
 	paused  map[string]string
 	current func() (checkpoints.Counts, int64, int)
 	pool    *hbase.Pool
+	pacer   *pacer
 	began   time.Time
 }
 
@@ -45,6 +46,8 @@ type Progress struct {
 	Shards, Ended int
 	Gateways      hbase.Stats
 	Paused        map[string]string // table to reason
+	Slowed        []Slowed          // the slowest first
+	Ramps         map[string]int    // table to percent, of those that are not at 100
 	Waits         map[Wait]time.Duration
 	Elapsed       time.Duration
 }
@@ -93,7 +96,7 @@ func (m *Monitor) Look() Progress {
 	for t, r := range m.paused {
 		p.Paused[t] = r
 	}
-	current, pool := m.current, m.pool
+	current, pool, pacer := m.current, m.pool, m.pacer
 	if !m.began.IsZero() {
 		p.Elapsed = time.Since(m.began)
 	}
@@ -103,6 +106,9 @@ func (m *Monitor) Look() Progress {
 	}
 	if pool != nil {
 		p.Gateways = pool.Stats()
+	}
+	if pacer != nil {
+		p.Slowed, p.Ramps = pacer.slowed()
 	}
 	p.Waits = map[Wait]time.Duration{
 		WaitSource: time.Duration(m.source.Load()), WaitMapping: time.Duration(m.mapping.Load()), WaitLimit: time.Duration(m.limit.Load()),

@@ -49,6 +49,7 @@ type Result struct {
 	Shards         int          `json:"shards"`
 	Retries        int64        `json:"retries"`         // attempts beyond the first, of batches and their parts
 	LimitedSeconds float64      `json:"limited_seconds"` // on the clock: while the limits held anything back
+	SlowedSeconds  float64      `json:"slowed_seconds"`  // on the clock: while busy answers of HBase held anything back
 	Seconds        float64      `json:"seconds"`         // of this process
 	PeakRSSBytes   int64        `json:"peak_rss_bytes"`  // of this process
 	Timestamp      int64        `json:"timestamp"`       // the plan's, milliseconds

@@ -46,8 +46,12 @@ type Config struct {
 	Drain <-chan struct{}
 	// Open makes the gateways ready, once, when the job's lock is held and HBase is needed; before Discover. May be nil.
 	Open func() error
-	// Discover tells who the gateways are until ctx ends.
-	Discover func(ctx context.Context, update func([]hbase.Endpoint))
+	// Attach gives a source that reads from HBase its way there, and completes the job by what it finds: once, when the job's
+	// lock is held and before the source is used. own is the pool of the job's gateways. detach comes at the run's end, before
+	// own closes. nil for all other sources.
+	Attach func(ctx context.Context, own *hbase.Pool, j *jobs.Job) (detach func(), err error)
+	// Discover tells who the gateways are until ctx ends. Its error is what waiting cannot mend, and ends the run.
+	Discover func(ctx context.Context, update func([]hbase.Endpoint)) error
 }
 
 // run is one execution under way.
@@ -59,7 +63,8 @@ type run struct {
 	mon      *Monitor
 	mem      *memory
 	tables   map[namespace]*table
-	pool     *hbase.Pool // nil in a dry run
+	pool     *hbase.Pool // nil until connected, and in a dry run that reads no table
+	detach   func()      // nil until attached
 	saver    *saver
 	books    checkpoints.Totals // of earlier processes
 	capacity int                // flights that keep every gateway busy
@@ -135,6 +140,9 @@ func (r *run) execute() Result {
 		r.folder = f
 	}
 	defer r.disconnect()
+	if err := r.attach(); err != nil {
+		return r.ended(err)
+	}
 	earlier, err := r.decide()
 	if err != nil {
 		return r.ended(err)
@@ -225,8 +233,9 @@ func (r *run) move() {
 	aside, stop := context.WithCancel(r.ctx)
 	var helpers, workers sync.WaitGroup
 	helpers.Go(func() { r.saver.loop(aside, r.fail) })
-	if r.pool != nil {
+	if !r.cfg.DryRun {
 		helpers.Go(func() { r.watchRegions(aside) })
+		helpers.Go(func() { r.pacer.tend(aside, r.well) })
 	}
 	r.work(leases, &workers)
 	workers.Wait()
@@ -281,6 +290,18 @@ func (r *run) window() int {
 	return r.capacity/int(max(1, r.active.Load())) + 1
 }
 
+// well tells whether the gateways are, for a ramp to go on: most take part.
+func (r *run) well() bool {
+	s := r.pool.Stats()
+	up := 0
+	for _, g := range s.Gateways {
+		if g.State == "healthy" || g.State == "slow" {
+			up++
+		}
+	}
+	return !s.Out && 2*up > len(s.Gateways)
+}
+
 // shardFailed decides whether a shard's end is the run's: a broken file or a faulty table leaves the others to go on.
 func (r *run) shardFailed(spec jobs.Shard, err error) {
 	var broken *jobs.BrokenError
@@ -295,7 +316,7 @@ func (r *run) shardFailed(spec jobs.Shard, err error) {
 
 // apply sends a batch, or in a dry run does not.
 func (r *run) apply(ctx context.Context, table string, b *hbase.Batch) (hbase.Applied, error) {
-	if r.pool == nil {
+	if r.cfg.DryRun {
 		return hbase.Applied{}, nil
 	}
 	return r.pool.Apply(ctx, table, b)
@@ -303,7 +324,8 @@ func (r *run) apply(ctx context.Context, table string, b *hbase.Batch) (hbase.Ap
 
 func (r *run) newFlight(l *lane, g *group) *flight {
 	f := r.recycled.Get().(*flight)
-	f.lane, f.group, f.opened = l, g, time.Now()
+	f.lane, f.group, f.opened, f.ctx = l, g, time.Now(), g.ctx
+	f.maxRows, f.maxBytes = l.batch()
 	f.batch = hbase.AcquireBatch(r.cfg.Job.Target.Durability)
 	return f
 }
@@ -330,10 +352,14 @@ func (r *run) bury(spec jobs.Shard, p place, stage, reason string, attempts int,
 		return &StopError{Reason: fmt.Sprintf("a document cannot be moved and dead_letters.max is %d: shard %d, position %s, %s: %s. Mend the cause, or raise dead_letters.max, and run the same command again",
 			allowed, spec.N, position, stage, reason)}
 	}
-	return r.letters.Append(deadletters.Letter{
+	l := deadletters.Letter{
 		Run: r.plan.Run, Shard: spec.N, Position: position, Collection: p.chunk.Collection, Table: p.chunk.lane.table.plan.Table,
 		Key: fmt.Sprintf("%x", key), Stage: stage, Reason: reason, Attempts: attempts, Raw: p.chunk.Docs[p.i], Time: time.Now().UTC(),
-	})
+	}
+	if source, ok := r.cfg.Job.Source.(jobs.Renderer); ok {
+		l.Show(source.Render)
+	}
+	return r.letters.Append(l)
 }
 
 // discard is the store of a dry run.

@@ -33,6 +33,9 @@ type chunkRef struct {
 	*jobs.Chunk
 	lane  *lane
 	left  int         // documents not settled
+	done  []bool      // which are settled
+	bytes int         // encoded from it
+	whole int         // left may not be above half of it for the chunk to be packed
 	slots int         // bytes that its places in the window take
 	end   jobs.Cursor // once it is freed
 	freed bool
@@ -55,11 +58,15 @@ type item struct {
 
 // flight is a batch with its documents, open, parked or sent.
 type flight struct {
-	lane    *lane
-	group   *group
-	batch   *hbase.Batch
-	items   []item
-	opened  time.Time
+	lane   *lane
+	group  *group
+	ctx    context.Context // of its Apply: says which region server it is for
+	batch  *hbase.Batch
+	items  []item
+	opened time.Time
+
+	maxRows, maxBytes int // when it is full
+
 	applied hbase.Applied
 	err     error
 }
@@ -69,6 +76,9 @@ type group struct {
 	open   *flight
 	parked []*flight // full, waiting for flights to come back
 	flying int
+
+	valve *valve // of the server; nil when it is not known
+	ctx   context.Context
 }
 
 // lane is a shard's way to one table.
@@ -212,7 +222,8 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 		if s.flying == 0 && (s.err != nil || ended && s.parked == 0) {
 			break
 		}
-		if ended && s.parked == 0 {
+		// What is parked while the window has room waits for its region server, and must not keep the next shard from the others.
+		if ended && (s.parked == 0 || s.flying < s.run.window()) {
 			wasRead()
 		}
 		began := time.Now()
@@ -242,6 +253,7 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 		case <-tick.C:
 			s.account(time.Since(began), in != nil)
 			s.flushStale()
+			s.pack()
 		case <-drain:
 			drain = nil
 			s.fail(errDrained)
@@ -282,12 +294,9 @@ func (s *shard) saturated() bool {
 	if s.flying == 0 && s.parked == 0 {
 		return false
 	}
-	if s.flying >= s.run.window() {
-		return true
-	}
 	for _, l := range s.lanes {
 		for _, g := range l.groups {
-			if len(g.parked) == 0 && g.flying < l.perServer(s.run.window()) {
+			if len(g.parked) == 0 && s.room(l, g) {
 				return false
 			}
 		}
@@ -295,12 +304,32 @@ func (s *shard) saturated() bool {
 	return true
 }
 
-// perServer bounds the flights to one region server, so that one which is stuck leaves room for the others.
-func (l *lane) perServer(window int) int {
-	if len(l.groups) <= 1 {
+// room tells whether another flight may go to a group's server. One that is stuck leaves room for the others.
+func (s *shard) room(l *lane, g *group) bool {
+	window := l.ramped(s.run.window())
+	per := window
+	if n := len(l.groups); n > 1 {
+		per = max(2, 2*window/(n+1))
+	}
+	return s.flying < window && g.flying < g.valve.bound(per)
+}
+
+// ramped is how many flights a shard may have at this step of the ramp.
+func (l *lane) ramped(window int) int {
+	if l.table.paced == nil {
 		return window
 	}
-	return max(2, 2*window/(len(l.groups)+1))
+	return l.table.paced.ramp.bound(window)
+}
+
+// batch bounds a batch that begins now. A slowed server's are as large as ever: many of them may have to lie in memory, and it is
+// a quota, which the table's valve answers to, that asks for smaller ones.
+func (l *lane) batch() (rows, bytes int) {
+	rows, bytes = l.table.maxRows, l.table.maxBytes
+	if t := l.table.paced; t != nil {
+		rows, bytes = t.whole.batch(t.ramp.batch(rows), bytes)
+	}
+	return rows, bytes
 }
 
 // take maps the documents of a chunk.
@@ -313,7 +342,8 @@ func (s *shard) take(c *jobs.Chunk) {
 		return
 	}
 	l.regroup(s)
-	ref := &chunkRef{Chunk: c, lane: l, left: len(c.Docs), slots: slotBytes * len(c.Docs)}
+	n := len(c.Docs)
+	ref := &chunkRef{Chunk: c, lane: l, left: n, done: make([]bool, n), whole: n, slots: slotBytes * n}
 	s.chunks = append(s.chunks, ref)
 	s.encoded = 0
 	r := s.run
@@ -336,7 +366,7 @@ func (s *shard) take(c *jobs.Chunk) {
 			b := f.batch
 			n := b.Rows()
 			s.encoded += b.RowBytes(n - 1)
-			if n >= l.table.maxRows || b.Bytes() >= l.table.maxBytes || b.Cells() >= maxCells {
+			if n >= f.maxRows || b.Bytes() >= f.maxBytes || b.Cells() >= maxCells {
 				s.close1(g)
 			}
 		case jobs.Filtered:
@@ -345,6 +375,7 @@ func (s *shard) take(c *jobs.Chunk) {
 			s.die(seq, p, "mapping", strings.Clone(why), 0, nil)
 		}
 	}
+	ref.bytes = s.encoded
 	if grow := s.encoded + rawBytes(c) - c.Held; grow > 0 {
 		c.Held += grow
 		r.mem.Adjust(grow)
@@ -376,7 +407,11 @@ func (l *lane) regroup(s *shard) {
 	}
 	l.groups = make([]*group, n)
 	for i := range l.groups {
-		l.groups[i] = &group{}
+		l.groups[i] = &group{ctx: s.run.ctx}
+		if now != nil && i < now.Servers() && s.run.pacer != nil {
+			l.groups[i].valve = s.run.pacer.server(l.table.plan.Table, now.Name(i))
+			l.groups[i].ctx = on(s.run.ctx, l.groups[i].valve)
+		}
 	}
 	// Parked flights of the old groups join a new one: any does, they are only a queue.
 	for i, g := range old {
@@ -396,7 +431,7 @@ func (s *shard) close1(g *group) {
 		return
 	}
 	g.open = nil
-	if s.err == nil && len(g.parked) == 0 && s.flying < s.run.window() && g.flying < f.lane.perServer(s.run.window()) {
+	if s.err == nil && len(g.parked) == 0 && s.room(f.lane, g) {
 		s.launch(f)
 		return
 	}
@@ -408,7 +443,7 @@ func (s *shard) launch(f *flight) {
 	f.group.flying++
 	s.flying++
 	s.run.flights.Go(func() {
-		f.applied, f.err = s.run.apply(s.run.ctx, f.lane.table.plan.Table, f.batch)
+		f.applied, f.err = s.run.apply(f.ctx, f.lane.table.plan.Table, f.batch)
 		s.landed <- f
 	})
 }
@@ -477,7 +512,7 @@ func (s *shard) land(f *flight) {
 }
 
 func (s *shard) unpark(g *group) {
-	for len(g.parked) > 0 && s.flying < s.run.window() && g.flying < g.parked[0].lane.perServer(s.run.window()) {
+	for len(g.parked) > 0 && s.room(g.parked[0].lane, g) {
 		f := g.parked[0]
 		g.parked = slices.Delete(g.parked, 0, 1)
 		s.parked--
@@ -498,6 +533,7 @@ func (s *shard) die(seq checkpoints.Seq, p place, stage, reason string, attempts
 
 func (s *shard) settle(seq checkpoints.Seq, p place, res checkpoints.Result) {
 	s.win.Settle(seq, res)
+	p.chunk.done[p.i] = true
 	if p.chunk.left--; p.chunk.left == 0 {
 		s.spent = append(s.spent, p.chunk)
 	}
@@ -513,6 +549,39 @@ func (s *shard) release() {
 		s.spent[i] = nil
 	}
 	s.spent = s.spent[:0]
+}
+
+// pack makes room for the reader where chunks wait for few of their documents, as they do for those of a slowed region server:
+// these are copied and the chunk is given back. So the rows for the other servers go on for as long as the memory can hold
+// what is stuck, and not what lies between it.
+func (s *shard) pack() {
+	if !s.run.mem.starved() {
+		return
+	}
+	for _, c := range s.chunks {
+		if c.freed || c.left == 0 || 2*c.left > c.whole || c.bytes == 0 {
+			continue
+		}
+		c.whole = c.left
+		old, n := c.Chunk, len(c.Docs)
+		own := &jobs.Chunk{Database: old.Database, Collection: old.Collection, Docs: make([][]byte, n), Stored: old.Stored}
+		at := make([]jobs.Cursor, n+1)
+		size := 0
+		for i, raw := range old.Docs {
+			at[i] = old.At(i)
+			if !c.done[i] {
+				own.Docs[i] = slices.Clone(raw)
+				size += len(raw)
+			}
+		}
+		at[n] = old.At(n)
+		own.At = func(i int) jobs.Cursor { return at[i] }
+		own.Held = size + int(int64(c.bytes)*int64(c.left)/int64(n))
+		own.Free = func() { s.run.mem.Adjust(-own.Held) }
+		s.run.mem.Adjust(own.Held)
+		old.Free()
+		c.Chunk = own
+	}
 }
 
 // advance moves the watermark over the settled prefix and hands it to the saver. The mark moves nowhere else.

@@ -12,6 +12,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"drover/discovery"
 	"drover/hbase"
 	"drover/runner"
 )
@@ -29,6 +30,7 @@ type display struct {
 	mu       sync.Mutex
 	bars     *mpb.Progress
 	rates    rates
+	alerts   map[discovery.AlertKind]string // of the gateways' source, by mu
 	stopping sync.Once
 }
 
@@ -78,7 +80,7 @@ func (d *display) start() {
 		})
 	}
 	top := d.bars.MustAdd(0, line(d.barLine), mpb.BarRemoveOnComplete())
-	low := d.bars.MustAdd(0, line(waitLine), mpb.BarRemoveOnComplete())
+	low := d.bars.MustAdd(0, line(d.lowLine), mpb.BarRemoveOnComplete())
 	bars := d.bars
 	d.mu.Unlock()
 	d.wg.Go(func() {
@@ -112,7 +114,7 @@ func (d *display) logLines() {
 		select {
 		case <-tick.C:
 			p := d.look()
-			fmt.Fprintf(d.out, "%s %s · %s\n", time.Now().Format(time.TimeOnly), d.barLine(p), waitLine(p))
+			fmt.Fprintf(d.out, "%s %s · %s\n", time.Now().Format(time.TimeOnly), d.barLine(p), d.lowLine(p))
 		case <-d.quit:
 			return
 		}
@@ -135,6 +137,30 @@ func (d *display) barLine(p runner.Progress) string {
 	return fmt.Sprintf("%s %s%s %3.0f %%  %s rows/s  %s/s  ETA %s  gateways %s  shards %d/%d%s",
 		d.name, strings.Repeat("█", full), strings.Repeat("░", barSpaces-full), done*100, count(docs), size(bytes), eta, inUse(p.Gateways),
 		p.Ended, p.Shards, deadNote(p))
+}
+
+// alert keeps what the second line says of the gateways' source.
+func (d *display) alert(a discovery.Alert) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.alerts == nil {
+		d.alerts = map[discovery.AlertKind]string{}
+	}
+	d.alerts[a.Kind] = plainText(a.Text)
+}
+
+// lowLine is what the run waits for, and what is wrong with the gateways' source.
+func (d *display) lowLine(p runner.Progress) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	text := waitLine(p)
+	for _, kind := range []discovery.AlertKind{discovery.HeldAlert, discovery.LastGoodAlert, discovery.PinAlert, discovery.ProblemAlert} {
+		if t := d.alerts[kind]; t != "" {
+			t, _, _ = strings.Cut(t, ";") // what to do about it stands in the log
+			text += " · gateways " + string(kind) + ": " + t
+		}
+	}
+	return text
 }
 
 func deadNote(p runner.Progress) string {
@@ -167,6 +193,9 @@ func waitLine(p runner.Progress) string {
 		}
 		return strings.Join(out, "; ")
 	}
+	if len(p.Slowed) > 0 {
+		return slowedLine(p) + rampNote(p)
+	}
 	var total time.Duration
 	var most runner.Wait
 	for w, d := range p.Waits {
@@ -178,7 +207,36 @@ func waitLine(p runner.Progress) string {
 	if total <= 0 {
 		return p.Phase
 	}
-	return fmt.Sprintf("waits most for %s (%.0f %% of the time)", most, 100*float64(p.Waits[most])/float64(total))
+	return fmt.Sprintf("waits most for %s (%.0f %% of the time)", most, 100*float64(p.Waits[most])/float64(total)) + rampNote(p)
+}
+
+// slowedLine says what HBase has no room for: the slowest first, and how many there are beside the first few.
+func slowedLine(p runner.Progress) string {
+	const most = 3
+	var out []string
+	for _, s := range p.Slowed[:min(len(p.Slowed), most)] {
+		of := "its rate before"
+		if s.Limited {
+			of = "the limit"
+		}
+		out = append(out, fmt.Sprintf("%s, %s, %d %% of %s", s.Table, s.Why, s.Percent, of))
+	}
+	if n := len(p.Slowed) - most; n > 0 {
+		out = append(out, fmt.Sprintf("and %d more", n))
+	}
+	return "slowed by HBase: " + strings.Join(out, "; ")
+}
+
+// rampNote says where ramps stand.
+func rampNote(p runner.Progress) string {
+	var out []string
+	for _, t := range slices.Sorted(maps.Keys(p.Ramps)) {
+		out = append(out, fmt.Sprintf("%s %d %%", t, p.Ramps[t]))
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return " · ramp: " + strings.Join(out, ", ")
 }
 
 // rates keeps a few seconds of looks, for rates that follow what happens.
@@ -266,7 +324,7 @@ func printBooks(w io.Writer, r runner.Result) {
 		if r.Read != r.Written+r.Filtered+r.Dead {
 			sign = "≠"
 		}
-		fmt.Fprintf(w, "  run        %s, %s, %s, %d retries, %.1f s, held by limits %.1f s\n", r.Run, plural(r.Resumed, "resume"), plural(r.Shards, "shard"), r.Retries, r.Seconds, r.LimitedSeconds)
+		fmt.Fprintf(w, "  run        %s, %s, %s, %d retries, %.1f s, held by limits %.1f s, by HBase %.1f s\n", r.Run, plural(r.Resumed, "resume"), plural(r.Shards, "shard"), r.Retries, r.Seconds, r.LimitedSeconds, r.SlowedSeconds)
 		fmt.Fprintf(w, "  documents  read %d %s written %d + filtered %d + dead %d\n", r.Read, sign, r.Written, r.Filtered, r.Dead)
 		fmt.Fprintf(w, "  HBase      rows %d, cells %d, %s encoded, timestamp %d\n", r.Rows, r.Cells, size(float64(r.Bytes)), r.Timestamp)
 		if len(r.Tables) > 1 {

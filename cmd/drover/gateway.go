@@ -15,6 +15,7 @@ func gatewayCommand() *cobra.Command {
 		listen, dir     string
 		framed, compact bool
 		http            bool
+		dialect         string
 	}
 	c := &cobra.Command{
 		Use:   "gateway",
@@ -23,8 +24,11 @@ func gatewayCommand() *cobra.Command {
 replacement for a cluster: one process, one disk.`,
 		Args: cobra.NoArgs,
 		RunE: ran(func(*cobra.Command, []string) error {
+			if o.dialect != "1.x" && o.dialect != "2.x" {
+				return usageError{fmt.Errorf("--dialect %q: want 2.x or 1.x", o.dialect)}
+			}
 			s, err := gateway.Open(gateway.Options{
-				Listen: o.listen, Dir: o.dir, Transport: hbase.Transport{Framed: o.framed, Compact: o.compact, HTTP: o.http}, Log: logger(os.Stderr, false),
+				Listen: o.listen, Dir: o.dir, Transport: hbase.Transport{Framed: o.framed, Compact: o.compact, HTTP: o.http}, Old: o.dialect == "1.x", Log: logger(os.Stderr, false),
 			})
 			if err != nil {
 				return err
@@ -45,5 +49,6 @@ replacement for a cluster: one process, one disk.`,
 	c.Flags().BoolVar(&o.framed, "framed", false, "speak the framed transport")
 	c.Flags().BoolVar(&o.compact, "compact", false, "speak the compact protocol")
 	c.Flags().BoolVar(&o.http, "http", false, "speak Thrift over HTTP")
+	c.Flags().StringVar(&o.dialect, "dialect", "2.x", "HBase whose methods it knows: 1.x has none about tables and namespaces")
 	return c
 }

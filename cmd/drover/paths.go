@@ -25,6 +25,15 @@ func budgetDir() string {
 	return filepath.Join(xdgState(), "drover-budgets")
 }
 
+// gatewaysDir holds, a folder for each source of gateways, what this host knows of it: the last good set, a pin. It is apart
+// from --state, so that a pin holds for every run of the host: $DROVER_GATEWAYS, or $XDG_STATE_HOME/drover-gateways.
+func gatewaysDir() string {
+	if d := os.Getenv("DROVER_GATEWAYS"); d != "" {
+		return d
+	}
+	return filepath.Join(xdgState(), "drover-gateways")
+}
+
 func xdgState() string {
 	if d := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(d) {
 		return d

@@ -32,13 +32,15 @@ func planCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cfg := runner.Config{Job: f.Job(), Log: logger(os.Stderr, false), Monitor: &runner.Monitor{}}
+			cfg := runner.Config{Job: f.Job(), Budgets: budgetDir(), Log: logger(os.Stderr, false), Monitor: &runner.Monitor{}}
 			// A plan asks once and does not wait for gateways to come back.
 			cfg.Job.Gateways.OutageLimit = 5 * time.Second
-			if cfg.Job.Gateways.Embedded == "" {
-				if _, err := connectTo(f, &cfg); err != nil {
+			if cfg.Job.Gateways.Embedded == "" || readsTable(cfg.Job) {
+				closer, err := connectTo(f, &cfg, nil)
+				if err != nil {
 					return err
 				}
+				defer closer()
 			}
 			ctx, stop := interruptible()
 			defer stop()
@@ -118,7 +120,11 @@ func printPlan(w io.Writer, j jobs.Job, p runner.Preview) {
 func printRow(w io.Writer, row hbase.Row, encoded int) {
 	fmt.Fprintf(w, "  row %s  %d cells, %d bytes encoded\n", legible(row.Key, 40), len(row.Cells), encoded)
 	for _, c := range row.Cells {
-		fmt.Fprintf(w, "    %-28s @%d  %6d B  %s\n", string(c.Family)+":"+legible(c.Qualifier, 40), c.Timestamp, len(c.Value), legible(c.Value, 48))
+		value := fmt.Sprintf("%6d B  %s", len(c.Value), legible(c.Value, 48))
+		if c.Op != hbase.Put {
+			value = c.Op.String()
+		}
+		fmt.Fprintf(w, "    %-28s @%d  %s\n", string(c.Family)+":"+legible(c.Qualifier, 40), c.Timestamp, value)
 	}
 }
 

@@ -103,7 +103,7 @@ func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
 	})
 	cfg.Drain = sigs.first
 
-	closeGateways, err := connectTo(f, &cfg)
+	closeGateways, err := connectTo(f, &cfg, show.alert)
 	var res runner.Result
 	if err != nil {
 		res = runner.Failure(cfg.Job.Name, err)
@@ -130,40 +130,43 @@ func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
 	return nil
 }
 
-// connectTo completes cfg with who the gateways are: the job's, or an embedded one in this process.
-func connectTo(f *jobfile.File, cfg *runner.Config) (closer func(), err error) {
+// connectTo completes cfg with who the gateways are: the job's, or an embedded one in this process. Their alerts are logged, and
+// given to told, which may be nil.
+func connectTo(f *jobfile.File, cfg *runner.Config, told func(discovery.Alert)) (closer func(), err error) {
 	g := &cfg.Job.Gateways
 	tls, err := f.TLS()
 	if err != nil {
 		return nil, err
 	}
 	g.Transport.TLS = tls
-	addrs, closer := g.Static, func() {}
-	if g.Embedded != "" {
-		// Not before the job's lock is held: a second run of the job is to find that, and not that the folder is in use.
-		var server *gateway.Server
-		cfg.Open = func() (err error) {
-			if server, err = gateway.Open(gateway.Options{Dir: g.Embedded, Transport: g.Transport, Log: cfg.Log}); err == nil {
-				addrs = []string{server.Addr()}
-			}
-			return err
-		}
-		closer = func() {
-			if server != nil {
-				server.Close()
-			}
-		}
+	if err := attachTable(f, cfg); err != nil {
+		return nil, err
 	}
-	cfg.Discover = func(ctx context.Context, update func([]hbase.Endpoint)) {
-		discovery.Static(addrs).Run(ctx, func(addrs []string) {
-			eps := make([]hbase.Endpoint, len(addrs))
-			for i, a := range addrs {
-				eps[i] = hbase.Endpoint{Addr: a}
+	if g.Embedded == "" {
+		cfg.Discover = func(ctx context.Context, update func([]hbase.Endpoint)) error {
+			src, err := openGateways(f, cfg.Job.Gateways, cfg.Log)
+			if err != nil {
+				return err
 			}
-			update(eps)
-		})
+			defer src.close()
+			return src.follow(ctx, cfg.Log, told, healthIn(cfg.Monitor), update)
+		}
+		return func() {}, nil
 	}
-	return closer, nil
+	// Not before the job's lock is held: a second run of the job is to find that, and not that the folder is in use.
+	var server *gateway.Server
+	cfg.Open = func() (err error) {
+		server, err = gateway.Open(gateway.Options{Dir: g.Embedded, Transport: g.Transport, Log: cfg.Log})
+		return err
+	}
+	cfg.Discover = func(ctx context.Context, update func([]hbase.Endpoint)) error {
+		return discovery.Static{server.Addr()}.Run(ctx, func(v discovery.View) { update(endpoints(v.Set())) })
+	}
+	return func() {
+		if server != nil {
+			server.Close()
+		}
+	}, nil
 }
 
 func logger(w io.Writer, tty bool) *slog.Logger {

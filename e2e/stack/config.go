@@ -50,6 +50,9 @@ func serverSite(regionServers int) map[string]string {
 		"hbase.master.wait.on.regionservers.interval":   "100",
 		"hbase.regionserver.msginterval":                "1000",
 		"hbase.regionserver.handler.count":              "10",
+		// No table has a quota until a test sets one, and then it is in force at once.
+		"hbase.quota.enabled":        "true",
+		"hbase.quota.refresh.period": "1000",
 	}
 }
 

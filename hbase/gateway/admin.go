@@ -44,11 +44,15 @@ var (
 
 // region gives the bounds of the region that holds the row.
 func (t *table) region(row []byte) (start, end []byte) {
+	return t.bounds(t.regionIndex(row))
+}
+
+func (t *table) regionIndex(row []byte) int {
 	i, found := slices.BinarySearchFunc(t.splits, row, bytes.Compare)
 	if found {
 		i++
 	}
-	return t.bounds(i)
+	return i
 }
 
 func (t *table) bounds(i int) (start, end []byte) {
@@ -62,8 +66,13 @@ func (t *table) bounds(i int) (start, end []byte) {
 	return start, end
 }
 
-func (t *table) location(start, end []byte) *thrift2.THRegionLocation {
+// location says where a region is: with several pretended servers, they take turns.
+func (s *Store) location(t *table, region int) *thrift2.THRegionLocation {
 	port, code, no, replica := int32(serverPort), int64(startCode), false, int32(0)
+	if n := int(s.spread.Load()); n > 1 {
+		port += int32(region % n)
+	}
+	start, end := t.bounds(region)
 	return &thrift2.THRegionLocation{
 		ServerName: &thrift2.TServerName{HostName: serverHost, Port: &port, StartCode: &code},
 		RegionInfo: &thrift2.THRegionInfo{TableName: []byte(t.name), StartKey: start, EndKey: end, Offline: &no, Split: &no, ReplicaId: &replica},
@@ -75,14 +84,14 @@ func (h *handler) GetRegionLocation(_ context.Context, name, row []byte, _ bool)
 	if t == nil {
 		return nil, tableNotFound(plainName(name))
 	}
-	return t.location(t.region(row)), nil
+	return h.s.store.location(t, t.regionIndex(row)), nil
 }
 
 func (h *handler) GetAllRegionLocations(_ context.Context, name []byte) ([]*thrift2.THRegionLocation, error) {
 	regions := []*thrift2.THRegionLocation{}
 	if t := h.s.store.table(name); t != nil {
 		for i := range len(t.splits) + 1 {
-			regions = append(regions, t.location(t.bounds(i)))
+			regions = append(regions, h.s.store.location(t, i))
 		}
 	}
 	return regions, nil

@@ -25,7 +25,7 @@ type Faults struct {
 	after  int           // bytes of each that are still sent
 	next   time.Time     // when Throttle has room for another row
 
-	refused, delayed, hung, cut, tooBusy, rowsRefused, denied, throttled, dropped, wrongSplits atomic.Int64
+	refused, delayed, hung, cut, tooBusy, rowsRefused, denied, throttled, dropped, wrongSplits, overQuota atomic.Int64
 }
 
 // Counts tells how often each fault has happened.
@@ -40,6 +40,7 @@ type Counts struct {
 	Throttled   int64 // calls that waited
 	Dropped     int64 // open connections closed by Drop, Refuse and Die
 	WrongSplits int64 // tables created without the splits asked for
+	OverQuota   int64 // calls refused, or in part, by a Quota
 }
 
 type rules struct {
@@ -52,6 +53,7 @@ type rules struct {
 	rate     float64
 	observe  func(table string, key []byte, cells int)
 	noSplits bool
+	quotas   []*Quota
 }
 
 type busyRange struct {
@@ -122,6 +124,52 @@ func (f *Faults) TooBusy(lo, hi []byte, n int) {
 	})
 }
 
+// Quota lets this many rows a second be written, in all through the Servers that share it, and refuses the others of a call
+// at once, as HBase does: with RpcThrottlingException, which names a wait, or as a region that is too busy. A second's rows are
+// saved up at most, so a call that has more for it is always refused; but a region takes any call while it has room.
+type Quota struct {
+	Rows   float64
+	Lo, Hi []byte // the row keys it is about; an empty Hi is no end
+	Region bool   // it is a region that is too busy, and not a quota: no wait is named
+
+	mu    sync.Mutex
+	saved float64
+	at    time.Time
+
+	took, refused atomic.Int64
+}
+
+// Counts tells how many rows the quota let through and how many it refused.
+func (q *Quota) Counts() (took, refused int64) { return q.took.Load(), q.refused.Load() }
+
+// take asks for n rows, all or none; wait is how long until there is room.
+func (q *Quota) take(n int, now time.Time) (ok bool, wait time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.at.IsZero() {
+		q.saved = q.Rows
+	} else {
+		q.saved = min(q.saved+now.Sub(q.at).Seconds()*q.Rows, q.Rows)
+	}
+	q.at = now
+	// A memstore with room takes a batch of any size, and is then too full for longer.
+	if float64(n) > q.saved && (!q.Region || q.saved <= 0) {
+		q.refused.Add(int64(n))
+		return false, time.Duration((float64(n) - q.saved) / q.Rows * float64(time.Second))
+	}
+	q.saved -= float64(n)
+	q.took.Add(int64(n))
+	return true, 0
+}
+
+// Quota adds a quota, until Clear or Lift.
+func (f *Faults) Quota(q *Quota) {
+	f.change(func(r *rules) { r.quotas = append(r.quotas[:len(r.quotas):len(r.quotas)], q) })
+}
+
+// Lift ends the quotas.
+func (f *Faults) Lift() { f.change(func(r *rules) { r.quotas = nil }) }
+
 // RefuseRows refuses single rows for good with a DoNotRetryIOException of that message, and applies the others. match is
 // called from several goroutines. nil ends it.
 func (f *Faults) RefuseRows(match func(key []byte) bool, message string) {
@@ -177,6 +225,7 @@ func (f *Faults) Counts() Counts {
 		Refused: f.refused.Load(), Delayed: f.delayed.Load(), Hung: f.hung.Load(), Cut: f.cut.Load(),
 		TooBusy: f.tooBusy.Load(), RowsRefused: f.rowsRefused.Load(), Denied: f.denied.Load(),
 		Throttled: f.throttled.Load(), Dropped: f.dropped.Load(), WrongSplits: f.wrongSplits.Load(),
+		OverQuota: f.overQuota.Load(),
 	}
 }
 
@@ -287,6 +336,9 @@ func (f *Faults) refuse(w *wire, p *putCall, t *table) {
 	if busy {
 		f.tooBusy.Add(1)
 	}
+	for _, q := range r.quotas {
+		f.ration(w, p, t, q)
+	}
 	if r.match == nil {
 		return
 	}
@@ -294,6 +346,39 @@ func (f *Faults) refuse(w *wire, p *putCall, t *table) {
 		if p.rows[i].reason == "" && r.match(w.at(p.rows[i].key)) {
 			f.rowsRefused.Add(1)
 			p.rows[i].reason = remote("DoNotRetryIOException", "%s", r.message)
+		}
+	}
+}
+
+// ration refuses a call's rows that a quota has no room for.
+func (f *Faults) ration(w *wire, p *putCall, t *table, q *Quota) {
+	subject := func(i int) bool {
+		key := w.at(p.rows[i].key)
+		return p.rows[i].reason == "" && bytes.Compare(key, q.Lo) >= 0 && (len(q.Hi) == 0 || bytes.Compare(key, q.Hi) < 0)
+	}
+	n := 0
+	for i := range p.rows {
+		if subject(i) {
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	ok, wait := q.take(n, time.Now())
+	if ok {
+		return
+	}
+	f.overQuota.Add(1)
+	reason := remote("quotas.RpcThrottlingException", "number of write requests exceeded - wait %dsec, %dms", wait/time.Second, wait%time.Second/time.Millisecond)
+	for i := range p.rows {
+		if !subject(i) {
+			continue
+		}
+		p.rows[i].reason = reason
+		if q.Region {
+			key := w.at(p.rows[i].key)
+			p.rows[i].reason = remote("RegionTooBusyException", "Over memstore limit=512.0 M, regionName=%s, server=%s", t.regionName(key), serverName)
 		}
 	}
 }

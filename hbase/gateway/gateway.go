@@ -47,6 +47,10 @@ type Options struct {
 	// framed requests, 2 MiB for 0.
 	Transport hbase.Transport
 
+	// Old makes it a gateway of HBase 1.x: it does not know the methods that came with 2.0, which are those about tables and
+	// namespaces, and what it is itself.
+	Old bool
+
 	// Log gets what goes wrong with connections; nil drops it.
 	Log *slog.Logger
 }
@@ -58,6 +62,7 @@ type Server struct {
 	faults   *Faults
 	log      *slog.Logger
 	trans    hbase.Transport
+	old      bool
 	listener net.Listener
 	done     chan struct{} // closed by Close
 	work     sync.WaitGroup
@@ -78,7 +83,7 @@ func Open(o Options) (*Server, error) {
 		o.Listen = "127.0.0.1:0"
 	}
 	s := &Server{
-		store: o.Store, log: o.Log, trans: o.Transport, done: make(chan struct{}),
+		store: o.Store, log: o.Log, trans: o.Transport, old: o.Old, done: make(chan struct{}),
 		conns: map[*trackedConn]struct{}{}, scanners: map[int32]*scanner{},
 	}
 	if s.log == nil {

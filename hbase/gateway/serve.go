@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/apache/thrift/lib/go/thrift"
@@ -25,7 +27,17 @@ type session struct {
 }
 
 func (s *Server) session() *session {
-	return &session{s: s, wire: wire{compact: s.trans.Compact}, processor: thrift2.NewTHBaseServiceProcessor(&handler{s})}
+	e := &session{s: s, wire: wire{compact: s.trans.Compact}, processor: thrift2.NewTHBaseServiceProcessor(&handler{s})}
+	if s.old {
+		maps.DeleteFunc(e.processor.ProcessorMap(), func(name string, _ thrift.TProcessorFunction) bool { return !slices.Contains(oldMethods, name) })
+	}
+	return e
+}
+
+// oldMethods are those of HBase 1.x that the embedded gateway has. Its puts are decoded by hand and known either way.
+var oldMethods = []string{
+	"exists", "existsAll", "get", "getMultiple", "put", "putMultiple", "deleteSingle", "deleteMultiple",
+	"openScanner", "getScannerRows", "closeScanner", "getScannerResults", "getRegionLocation", "getAllRegionLocations",
 }
 
 // converse carries out the calls of one connection until either side ends it.
@@ -159,7 +171,8 @@ func replyPut(ctx context.Context, out thrift.TProtocol, method string, seq int3
 	return errors.Join(out.WriteMessageBegin(ctx, method, kind, seq), body.Write(ctx, out), out.WriteMessageEnd(ctx))
 }
 
-// exact leaves out the reasons that the generated code for Go adds to internal errors and HBase's Java code does not.
+// exact leaves out the reasons that the generated code for Go adds to internal errors and HBase's Java code does not, and names
+// an unknown method as that does.
 type exact struct {
 	thrift.TProtocol
 	internal string // what the message starts with while an exception is written
@@ -175,6 +188,9 @@ func (x *exact) WriteMessageBegin(ctx context.Context, name string, kind thrift.
 func (x *exact) WriteString(ctx context.Context, value string) error {
 	if x.internal != "" && strings.HasPrefix(value, x.internal) {
 		value = x.internal
+	}
+	if method, ok := strings.CutPrefix(value, "Unknown function "); ok && x.internal != "" {
+		value = "Invalid method name: '" + method + "'"
 	}
 	return x.TProtocol.WriteString(ctx, value)
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/apache/thrift/lib/go/thrift"
 	"github.com/cockroachdb/pebble/v2"
@@ -51,6 +52,8 @@ type Store struct {
 	namespaces map[string]map[string]string
 	number     uint32
 	closed     bool
+
+	spread atomic.Int32 // region servers that are pretended; 0 is one
 
 	latest sync.Mutex // held by deletes of "the latest version", which read and then write
 }
@@ -142,6 +145,9 @@ func (s *Store) Close() error {
 	}
 	return nil
 }
+
+// Spread pretends that the regions of every table are on n region servers, of one host and several ports.
+func (s *Store) Spread(n int) { s.spread.Store(int32(n)) }
 
 // ClusterID is made once for a store, and kept in it.
 func (s *Store) ClusterID() string { return s.cluster }

@@ -1,0 +1,291 @@
+package hbasetable
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"drover/hbase"
+	"drover/jobs"
+)
+
+const (
+	probeRows    = 128     // rows that a probe looks at, to see how close they lie
+	leastShard   = 10_000  // rows of a shard, below which it is not worth a cut
+	mostShards   = 1024    // checkpoints hold all of them
+	mostProbes   = 1000    // calls of one plan
+	evenProbes   = 128     // at least, over the whole table
+	sizeRows     = 32      // whole rows that are read to see how large they are
+	sizeBytes    = 1 << 20 // and of what size at most
+	finestPieces = 512     // regions, beyond which they are not looked into
+)
+
+// segment is a run of rows between two probes.
+type segment struct {
+	start []byte // where a shard that begins with it starts
+	stop  []byte // the key that it ends before; nil is the table's end
+	first []byte // the first row's key
+	last  []byte // the last row's key, or one between that and stop
+	half  []byte // the key in the middle of what the probe at start looked at
+	seen  []byte // the last one of it
+	rows  int    // that the probe looked at
+	whole bool   // it looked at all of them, or there is nothing more to learn
+	depth int    // how many times it was halved
+	scale *scale // of its region
+
+	estimate float64 // rows
+}
+
+// Plan implements jobs.Source. It scans keys only, in a number of calls that does not grow with the table.
+func (s *Source) Plan(ctx context.Context, want int) (jobs.Layout, error) {
+	cluster := s.link.Cluster
+	id, err := cluster.ClusterID(ctx)
+	if err != nil {
+		return jobs.Layout{}, err
+	}
+	regions, err := cluster.Regions(ctx, s.opts.Table)
+	if err != nil {
+		return jobs.Layout{}, err
+	}
+	if len(regions) == 0 {
+		return jobs.Layout{}, fmt.Errorf("plan the copy of table %s: there is no such table: correct source.hbase.table, or the gateways", s.opts.Table)
+	}
+	segments, err := s.segments(ctx, s.pieces(regions), max(want, 1))
+	if err != nil {
+		return jobs.Layout{}, fmt.Errorf("plan the copy of table %s: %w", s.opts.Table, err)
+	}
+	size, err := s.rowSize(ctx)
+	if err != nil {
+		return jobs.Layout{}, fmt.Errorf("plan the copy of table %s: %w", s.opts.Table, err)
+	}
+	l := jobs.Layout{Shards: s.shards(segments, max(want, 1), size)}
+	c := s.Name()
+	for i := range l.Shards {
+		sh := &l.Shards[i]
+		sh.N, sh.Database, sh.Collection = i, c.Database, c.Name
+		c.Bytes += sh.Bytes
+	}
+	l.Collections = []jobs.Collection{c}
+	if l.Identity, err = json.Marshal(identity{Cluster: id, Places: places(segments)}); err != nil {
+		return jobs.Layout{}, fmt.Errorf("encode the identity of table %s: %w", s.opts.Table, err)
+	}
+	return l, nil
+}
+
+// pieces cuts the source's range at the starts of regions: the keys where pieces begin, the first the range's own start. A
+// region that moves or splits meanwhile only makes a cut in another place.
+func (s *Source) pieces(regions []hbase.Region) [][]byte {
+	starts := [][]byte{s.opts.Start}
+	for _, r := range regions {
+		inside := bytes.Compare(r.Start, s.opts.Start) > 0 && (len(s.opts.Stop) == 0 || bytes.Compare(r.Start, s.opts.Stop) < 0)
+		if inside {
+			starts = append(starts, r.Start)
+		}
+	}
+	slices.SortFunc(starts, bytes.Compare)
+	return slices.CompactFunc(starts, bytes.Equal)
+}
+
+// segments looks into the pieces, and into the larger parts of them, until no part has much more than half of what one of
+// want shards would have.
+func (s *Source) segments(ctx context.Context, starts [][]byte, want int) ([]segment, error) {
+	stop := func(i int) []byte {
+		if i+1 < len(starts) {
+			return starts[i+1]
+		}
+		return s.opts.Stop
+	}
+	var all []segment
+	if len(starts) > finestPieces {
+		for i, start := range starts {
+			all = append(all, segment{start: start, stop: stop(i), whole: true, estimate: leastShard})
+		}
+		return all, nil
+	}
+	for i, start := range starts {
+		g, err := s.region(ctx, start, stop(i))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, g)
+	}
+	for n := range mostProbes {
+		total, next := 0.0, -1
+		for i, g := range all {
+			total += g.estimate
+			if !g.whole && (next < 0 || g.estimate > all[next].estimate) {
+				next = i
+			}
+		}
+		if next < 0 {
+			break
+		}
+		if all[next].estimate <= max(total/float64(want), leastShard)/2 {
+			// An estimate is by the first rows of a segment only: before it is believed, all are looked into evenly.
+			if n >= max(evenProbes, 8*want) {
+				break
+			}
+			for i, g := range all {
+				if !g.whole && g.depth < all[next].depth {
+					next = i
+				}
+			}
+		}
+		upper, err := s.halve(ctx, &all[next])
+		if err != nil {
+			return nil, err
+		}
+		if upper != nil {
+			all = slices.Insert(all, next+1, *upper)
+		}
+	}
+	return all, nil
+}
+
+// region looks at a whole piece.
+func (s *Source) region(ctx context.Context, start, stop []byte) (segment, error) {
+	g := segment{start: start, stop: stop, whole: true}
+	var page hbase.Page
+	if err := s.probe(ctx, &g, &page, start); err != nil || g.whole {
+		return g, err
+	}
+	last, err := s.last(ctx, g.seen, stop)
+	if err != nil {
+		return g, err
+	}
+	g.last = last
+	g.scale = newScale(page.Rows, last)
+	g.guess()
+	return g, nil
+}
+
+// probe looks at the first rows of a segment from a key on.
+func (s *Source) probe(ctx context.Context, g *segment, page *hbase.Page, from []byte) error {
+	if err := s.keys(ctx, page, hbase.Scan{Start: from, Stop: g.stop}, probeRows); err != nil {
+		return err
+	}
+	g.rows = len(page.Rows)
+	g.whole = g.rows < probeRows
+	g.estimate = float64(g.rows)
+	if g.rows > 0 {
+		g.first = bytes.Clone(page.Rows[0].Key())
+		g.half = bytes.Clone(page.Rows[g.rows/2].Key())
+		g.seen = bytes.Clone(page.Rows[g.rows-1].Key())
+	}
+	return nil
+}
+
+// keys scans the keys of rows alone: one cell of each, without its value.
+func (s *Source) keys(ctx context.Context, page *hbase.Page, scan hbase.Scan, n int) error {
+	scan.Filter = "FirstKeyOnlyFilter() AND KeyOnlyFilter()"
+	if w := s.link.Pace; w != nil {
+		if err := w(ctx, n, 0); err != nil {
+			return err
+		}
+	}
+	return s.fetch(ctx, &scan, n, page)
+}
+
+// last finds the last row's key of [first, stop), where first is a row.
+func (s *Source) last(ctx context.Context, first, stop []byte) ([]byte, error) {
+	var page hbase.Page
+	// A reversed scan starts at the stop, which is not part of the range, if it is a row.
+	if err := s.keys(ctx, &page, hbase.Scan{Start: stop, Stop: first, Reversed: true}, 2); err != nil {
+		return nil, err
+	}
+	for _, r := range page.Rows {
+		if len(stop) == 0 || bytes.Compare(r.Key(), stop) < 0 {
+			return bytes.Clone(r.Key()), nil
+		}
+	}
+	return first, nil
+}
+
+// guess estimates the rows: as close as those that were looked at, or as the last half of them, where the probe ran into a
+// crowd.
+func (g *segment) guess() {
+	at, seen, end := g.scale.at(g.first), g.scale.at(g.seen), g.scale.at(g.last)
+	g.estimate = float64(g.rows)
+	if seen.Cmp(at) <= 0 || end.Cmp(seen) <= 0 {
+		g.whole = true // keys that lie too close to be told apart are not cut
+		return
+	}
+	g.estimate *= ratio(at, seen, end)
+	if half := g.scale.at(g.half); half.Cmp(seen) < 0 {
+		g.estimate = max(g.estimate, float64(g.rows)/2*ratio(half, seen, end))
+	}
+}
+
+// halve cuts a segment at a row near its middle, and gives the upper part; nil when there was nothing in it.
+func (s *Source) halve(ctx context.Context, g *segment) (*segment, error) {
+	middle := g.scale.between(g.scale.at(g.seen), g.scale.at(g.last), 1, 2)
+	if bytes.Compare(middle, g.seen) <= 0 || bytes.Compare(middle, g.last) > 0 {
+		g.whole = true
+		return nil, nil
+	}
+	g.depth++
+	up := segment{stop: g.stop, depth: g.depth}
+	var page hbase.Page
+	if err := s.probe(ctx, &up, &page, middle); err != nil {
+		return nil, err
+	}
+	if up.rows == 0 {
+		g.last = middle
+		g.guess()
+		return nil, nil
+	}
+	up.start = up.first
+	if !up.whole {
+		up.last = g.last
+		up.scale = newScale(page.Rows, up.last)
+		up.guess()
+	}
+	g.stop, g.last = up.first, middle
+	g.guess()
+	return &up, nil
+}
+
+// shards joins segments to about want shards.
+func (s *Source) shards(all []segment, want int, size float64) []jobs.Shard {
+	total := 0.0
+	for _, g := range all {
+		total += g.estimate
+	}
+	target := max(total/float64(min(want, mostShards)), leastShard)
+	if len(all) > finestPieces {
+		target = total / float64(mostShards/2)
+	}
+	var out []jobs.Shard
+	rows := 0.0
+	cut := func(end []byte) {
+		sh := jobs.Shard{Bytes: int64(rows * size), End: jobs.Cursor(hbase.KeyText(end))}
+		if len(out) > 0 {
+			sh.Start = out[len(out)-1].End
+		}
+		out = append(out, sh)
+		rows = 0
+	}
+	for i, g := range all {
+		if i > 0 && rows > 0 && rows+g.estimate/2 > target {
+			cut(g.start)
+		}
+		rows += g.estimate
+	}
+	cut(nil)
+	return out
+}
+
+// rowSize reads the first rows as they will be read, to say about how large one is, in bytes.
+func (s *Source) rowSize(ctx context.Context) (float64, error) {
+	page := hbase.Page{Limit: sizeBytes}
+	scan := s.scan(s.opts.Start, s.opts.Stop)
+	if err := s.fetch(ctx, &scan, sizeRows, &page); err != nil {
+		return 0, err
+	}
+	if len(page.Rows) == 0 {
+		return float64(page.Need), nil
+	}
+	return float64(page.Bytes()) / float64(len(page.Rows)), nil
+}
