@@ -111,9 +111,10 @@ type host struct {
 	gone bool   // no longer in the pool's set: it drains
 	idle []link // the one used last at the end
 
-	// Until then no new connection is tried: one was accepted and not answered, while others were. A gateway whose threads
-	// are all taken goes on serving the connections that it has.
-	full time.Time
+	// A gateway whose threads are all taken accepts connections, answers none, and goes on serving those that it has. Until
+	// full no new one is tried, and after it one at a time, until one is answered.
+	full   time.Time // zero while new connections are answered
+	trying bool      // one is tried
 
 	old bool // it lacks methods that came with HBase 2
 }
@@ -365,8 +366,12 @@ func (l *lane) capLocked(g *gateway, now time.Time) int {
 			n = min(n, 1+int(float64(n)*since.Seconds()/slowStart.Seconds()))
 		}
 	}
-	if now.Before(g.full) {
-		n = min(n, g.busy+len(g.idle))
+	if !g.full.IsZero() {
+		free := len(g.idle)
+		if !g.trying && !now.Before(g.full) {
+			free++
+		}
+		n = min(n, g.busy+free)
 	}
 	return n
 }

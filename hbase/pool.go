@@ -431,6 +431,8 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 			p.doomed = append(p.doomed, last)
 		}
 	}
+	fresh := l == nil
+	g.trying = g.trying || fresh
 	load := g.busy
 	g.attempts++
 	a := answer{g: g, start: c.start, began: p.seq}
@@ -442,7 +444,6 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 
 	sent := c.start
 	var err error
-	fresh := l == nil
 	if fresh {
 		l, err = p.dial(cctx, g.addr)
 		sent = time.Now()
@@ -468,6 +469,11 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 
 	p.mu.Lock()
 	defer p.unlock()
+	if fresh {
+		if g.trying = false; err == nil {
+			g.full = time.Time{}
+		}
+	}
 	g.busy--
 	if i := slices.Index(g.calls, c); i >= 0 {
 		g.calls = slices.Delete(g.calls, i, i+1)
@@ -479,6 +485,7 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 	}
 	if fresh && a.late && a.reached && g.answered.After(c.start) && !g.lane.suspectLocked(g, a.at) {
 		p.fullLocked(g.host, a.at) // it serves the connections that it has
+		a.late = false             // nor do the rows take long
 		p.seq++
 		a.seq = p.seq
 		g.lastErr = a.err

@@ -587,8 +587,13 @@ func TestGatewayWithoutThreadsKeepsItsConnections(t *testing.T) {
 		if n := g.calls - before; n < 40 {
 			t.Errorf("it got %d calls in 10 s", n)
 		}
-		if s := p.Stats().Gateways[1]; s.State != "healthy" && s.State != "slow" {
+		if s := p.Stats().Gateways[1]; !s.Full {
 			t.Errorf("stats: %+v", s)
+		}
+		c.set(func() { g.noThreads = false })
+		load(t, p, 24, 30*time.Second)
+		if s := p.Stats().Gateways[1]; s.Full {
+			t.Errorf("after threads were free again: %+v", s)
 		}
 	})
 }

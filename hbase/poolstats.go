@@ -39,7 +39,7 @@ func (p *Pool) Stats() Stats {
 	s := Stats{Out: p.writes.out || p.reads.out, Retries: p.retries, Waiting: p.waited, Calling: p.inCall}
 	for i, h := range p.hosts {
 		s.Gateways = append(s.Gateways, GatewayStats{
-			Addr: h.addr, LaneStats: p.writes.statsLocked(i, now), Reads: p.reads.statsLocked(i, now), Full: now.Before(h.full), Old: h.old,
+			Addr: h.addr, LaneStats: p.writes.statsLocked(i, now), Reads: p.reads.statsLocked(i, now), Full: !h.full.IsZero(), Old: h.old,
 		})
 	}
 	return s

@@ -77,7 +77,7 @@ func (p *Pool) diagnose(ctx context.Context, h *host) (Finding, error) {
 }
 
 func (p *Pool) fullLocked(h *host, now time.Time) {
-	if now.After(h.full) {
+	if h.full.IsZero() {
 		p.log.Warn("gateway has no thread for another connection", "gateway", h.addr)
 	}
 	h.full = now.Add(p.jitter(fullFor))
