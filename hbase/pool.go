@@ -66,6 +66,7 @@ type link interface {
 	PutMultiple(ctx context.Context, table string, b *Batch, lo, hi int) error
 	DeleteMultiple(ctx context.Context, table string, b *Batch, lo, hi int) error
 	Exists(ctx context.Context, table string, b *Batch, rows []int) ([]bool, error)
+	ScanPage(ctx context.Context, table string, s *Scan, n int, page *Page) error
 	Disabled(ctx context.Context, table string) (bool, error)
 	Alive(ctx context.Context) (old bool, err error)
 	Reach(ctx context.Context) error
@@ -414,6 +415,12 @@ func (p *Pool) once(ctx context.Context, w *waiter, units float64, slow int, do 
 
 // through makes one call through a gateway that was acquired, gives it back, and judges it by the answer.
 func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int, do func(context.Context, link) error) (answer, error) {
+	return p.measured(ctx, g, units, slow, func(ctx context.Context, l link) (float64, error) { return units, do(ctx, l) })
+}
+
+// measured is through for a call whose work is known only when it is done, as that of a page; do tells it. units is what is
+// expected.
+func (p *Pool) measured(ctx context.Context, g *gateway, units float64, slow int, do func(context.Context, link) (float64, error)) (answer, error) {
 	c := &call{start: time.Now(), units: units, slow: slow}
 	var l link
 	p.mu.Lock()
@@ -450,7 +457,7 @@ func (p *Pool) through(ctx context.Context, g *gateway, units float64, slow int,
 	}
 	if err == nil {
 		a.reached = true
-		err = do(cctx, l)
+		units, err = do(cctx, l)
 	} else {
 		l = nil
 	}

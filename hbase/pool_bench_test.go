@@ -11,6 +11,7 @@ import (
 
 type instantLink struct{}
 
+func (instantLink) ScanPage(context.Context, string, *Scan, int, *Page) error      { return nil }
 func (instantLink) Alive(context.Context) (bool, error)                            { return false, nil }
 func (instantLink) Reach(context.Context) error                                    { return nil }
 func (instantLink) Disabled(context.Context, string) (bool, error)                 { return false, nil }

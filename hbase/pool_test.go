@@ -1,6 +1,7 @@
 package hbase
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,9 +39,10 @@ type cluster struct {
 
 	sent int // rows
 	// script, when set, decides a put's fate before all else; n counts the calls to that gateway from 0.
-	script func(addr string, n int) (err error, applied bool)
-	record func(l *fakeLink, b *Batch, lo, hi int, err error)
-	off    bool // the table is disabled: calls hang
+	script   func(addr string, n int) (err error, applied bool)
+	record   func(l *fakeLink, b *Batch, lo, hi int, err error)
+	off      bool // the table is disabled: calls hang
+	mostRows int  // in a page that comes in time; 0 is any
 }
 
 type fakeGateway struct {
@@ -295,6 +297,30 @@ func (l *fakeLink) Call(ctx context.Context, f func(context.Context, *thrift2.TH
 func (l *fakeLink) Disabled(ctx context.Context, _ string) (off bool, err error) {
 	l.c.set(func() { off = l.c.off })
 	return off, ctx.Err()
+}
+
+// ScanPage gives rows 00000 to 09999, as far as the scan wants them.
+func (l *fakeLink) ScanPage(ctx context.Context, _ string, s *Scan, n int, page *Page) error {
+	page.Reset()
+	if _, err := l.wait(ctx, 0); err != nil {
+		return err
+	}
+	c := l.c
+	if n > c.mostRows && c.mostRows > 0 { // more would take too long
+		<-ctx.Done()
+		return l.broke(fail(Elsewhere, ctx.Err().Error()))
+	}
+	if c.script != nil {
+		if err, _ := c.script(l.addr, n); err != nil {
+			return err
+		}
+	}
+	for i := range 10_000 {
+		if k := fmt.Appendf(nil, "%05d", i); string(k) >= string(s.Start) && len(page.Rows) < n {
+			page.Append(Row{Key: k, Cells: []Cell{{Op: Put, Family: []byte("d"), Qualifier: []byte("q"), Timestamp: 1, Value: k}}})
+		}
+	}
+	return nil
 }
 
 // Alive is answered by the gateway itself, whatever the cluster does, and costs no table anything.
@@ -569,6 +595,48 @@ func TestStalledWritesStopNoReads(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
+	})
+}
+
+// Pages move between gateways, come again when one breaks, and get smaller when they take too long. Every attempt is paced.
+func TestScanPages(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		c.set(func() { c.mostRows = 300 })
+		calls, paced, faults := 0, 0, 0
+		c.script = func(string, int) (error, bool) {
+			if calls++; calls%5 == 0 {
+				faults++
+				return fail([]Kind{Elsewhere, Again}[calls%2], "NotServingRegionException"), false
+			}
+			return nil, false
+		}
+		scan := Scan{Again: func(context.Context) error { paced++; return nil }}
+		var page Page
+		next, n := 0, 1000
+		for {
+			if err := p.ScanPage(t.Context(), "s", &scan, n, &page); err != nil {
+				t.Fatal(err)
+			}
+			if len(page.Rows) == 0 {
+				break
+			}
+			for _, r := range page.Rows {
+				if want := fmt.Sprintf("%05d", next); string(r.Key()) != want {
+					t.Fatalf("row %s, want %s", r.Key(), want)
+				}
+				next++
+			}
+			scan.Start = append(bytes.Clone(page.Rows[len(page.Rows)-1].Key()), 0)
+			n = 250
+		}
+		if next != 10_000 || faults == 0 || paced <= faults {
+			t.Errorf("%d rows, %d faults, %d repetitions paced", next, faults, paced)
+		}
+		for _, g := range p.Stats().Gateways {
+			if g.Reads.Rows == 0 || g.Attempts != 0 {
+				t.Errorf("stats: %+v", g)
+			}
+		}
 	})
 }
 

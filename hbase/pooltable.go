@@ -217,6 +217,12 @@ func (p *Pool) remember(t *table, b *Batch, i int, now time.Time) {
 	p.mu.Unlock()
 }
 
+func (t *table) pausedAt() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.paused
+}
+
 // ackedVia tells whether a row of the table was acknowledged through the gateway after an answer.
 func (t *table) ackedVia(g *gateway, after uint64) bool {
 	t.mu.Lock()

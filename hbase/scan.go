@@ -20,6 +20,15 @@ type Scan struct {
 
 	// Reversed scans from Start, or the table's end, down to Stop, which is left out. Start is a row of it, if it is there.
 	Reversed bool
+
+	// Again is called before a page is asked for once more, as each attempt costs the cluster; its error ends ScanPage. May be
+	// nil.
+	Again func(ctx context.Context) error
+}
+
+// sparse tells that a page may take the servers far longer than its rows would.
+func (s *Scan) sparse() bool {
+	return s.Filter != "" || s.TimeRange != (TimeRange{}) || len(s.Columns) > 0
 }
 
 // TimeRange is the timestamps in [From, To), in milliseconds; To 0 is without end.
@@ -90,14 +99,6 @@ func (c *Conn) ScanPage(ctx context.Context, table string, s *Scan, n int, p *Pa
 		return c.error(err, fmt.Sprintf("scan %s from %q", table, s.Start), table, 0)
 	}
 	return nil
-}
-
-// ScanPage is Conn.ScanPage through a healthy gateway, which may be another one for each page. It blocks and asks again as
-// Call does.
-func (p *Pool) ScanPage(ctx context.Context, table string, s *Scan, n int, page *Page) error {
-	return p.Call(ctx, "read "+table, func(ctx context.Context, c *Conn) error {
-		return c.ScanPage(ctx, table, s, n, page)
-	})
 }
 
 func (c *Conn) sendScan(ctx context.Context, table string, s *Scan, n int) error {

@@ -116,6 +116,10 @@ const foreignTries = 5
 
 // fetch asks for a page until one comes that can be of this scan.
 func (s *Source) fetch(ctx context.Context, scan *hbase.Scan, n int, page *hbase.Page) error {
+	if pace := s.link.Pace; pace != nil {
+		bytes := page.Bytes() // as many as the page before had
+		scan.Again = func(ctx context.Context) error { return pace(ctx, n, bytes) }
+	}
 	for try := 1; ; try++ {
 		err := s.link.Cluster.ScanPage(ctx, s.opts.Table, scan, n, page)
 		if err != nil {
