@@ -649,7 +649,7 @@ func TestGatewayWithoutThreadsKeepsItsConnections(t *testing.T) {
 		load(t, p, 24, 10*time.Second)
 		before := g.calls
 		_, longest := load(t, p, 24, 10*time.Second)
-		if longest > 4*time.Second {
+		if longest > 7*time.Second { // twice on a connection that is not answered
 			t.Errorf("a batch took %v", longest)
 		}
 		if n := g.calls - before; n < 40 {
@@ -659,9 +659,11 @@ func TestGatewayWithoutThreadsKeepsItsConnections(t *testing.T) {
 			t.Errorf("stats: %+v", s)
 		}
 		c.set(func() { g.noThreads = false })
-		load(t, p, 24, 30*time.Second)
-		if s := p.Stats().Gateways[1]; s.Full {
-			t.Errorf("after threads were free again: %+v", s)
+		for i := 0; p.Stats().Gateways[1].Full; i++ {
+			if i == 10 {
+				t.Fatalf("long after threads were free again: %+v", p.Stats().Gateways[1])
+			}
+			load(t, p, 24, 15*time.Second)
 		}
 	})
 }
