@@ -73,7 +73,7 @@ type Config struct {
 	Canary func(ctx context.Context) error
 	// Metrics reads the gateway's info port. That it can't be read is no trouble. nil is none.
 	Metrics func(ctx context.Context) (Metrics, error)
-	Threads int64 // of the gateway: that many connections are trouble. 0 is not known
+	Threads int64 // of the gateway: where it answers none, that many connections are the reason. 0 is not known
 
 	Every       time.Duration // from the start of one look to that of the next. 0 is 2 s
 	CanaryEvery time.Duration // 0 is 10 s

@@ -763,7 +763,7 @@ func TestASessionThatIsLostLetsNoSecondRestartBegin(t *testing.T) {
 	})
 }
 
-func TestTheCanaryAndTheGaugesAreHeard(t *testing.T) {
+func TestTheCanaryIsHeardAndTheGaugesExplain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := newZoo("/gw")
 		z.by("/gw/a", yes)
@@ -796,6 +796,8 @@ func TestTheCanaryAndTheGaugesAreHeard(t *testing.T) {
 		stuck, workers = true, 1063
 		mu.Unlock()
 		a.saying(t, 30*time.Second, no)
+		b.stays(t, time.Minute, yes) // it answers
+		b.become(Stalled)
 		b.saying(t, 30*time.Second, no)
 		if a.said("blocked: no answer") == 0 || b.said("1063 connections") == 0 {
 			t.Errorf("the logs say:\n%s\n%s", a.log.String(), b.log.String())
@@ -803,6 +805,7 @@ func TestTheCanaryAndTheGaugesAreHeard(t *testing.T) {
 		mu.Lock()
 		stuck, workers = false, -1 // an info port that nobody listens at is no trouble
 		mu.Unlock()
+		b.become(Sound)
 		a.saying(t, 2*time.Minute, yes)
 		b.saying(t, 2*time.Minute, yes)
 		a.stop()

@@ -86,28 +86,35 @@ func parseMetrics(body []byte) (m Metrics, err error) {
 	return m, nil
 }
 
-// gauges judge by metrics, which are read at each look.
+// metricsAge is more than how old a reading may be: HBase makes a new one every 10 s.
+const metricsAge = 11 * time.Second
+
+// gauges explain by metrics what the probe found. They find nothing by themselves: a probe that was answered over a connection
+// of its own had a thread, whatever a reading of 10 s ago says.
 type gauges struct {
 	threads int64 // 0 is not known
 	last    Metrics
-	still   int // readings in a row in which calls waited and none ended
+	moved   time.Time // when Ops last changed
 }
 
-// stillReadings is how many readings without a move are no chance: they are as far apart as looks.
-const stillReadings = 3
-
-func (g *gauges) read(m Metrics) (Trouble, string) {
-	if m.Queue > 0 && m.Queue == g.last.Queue && m.Ops == g.last.Ops {
-		g.still++
-	} else {
-		g.still = 0
+// read takes a reading.
+func (g *gauges) read(m Metrics, now time.Time) {
+	if m.Ops != g.last.Ops || g.moved.IsZero() {
+		g.moved = now
 	}
 	g.last = m
-	switch {
-	case g.threads > 0 && m.Workers >= g.threads:
-		return Exhausted, fmt.Sprintf("%d connections hold its %d threads", m.Workers, g.threads)
-	case g.still >= stillReadings:
-		return Stalled, fmt.Sprintf("%d calls wait, and none has ended since the last %d readings", m.Queue, g.still)
+}
+
+// explain says more of a look at a gateway that is stalled.
+func (g *gauges) explain(l *Look) {
+	if l.Trouble != Stalled {
+		return
 	}
-	return Sound, ""
+	m := g.last
+	switch idle := l.At.Sub(g.moved); {
+	case g.threads > 0 && m.Workers >= g.threads:
+		l.Trouble, l.Reason = Exhausted, fmt.Sprintf("%d connections hold its %d threads", m.Workers, g.threads)
+	case idle > 2*metricsAge:
+		l.Reason += fmt.Sprintf("; none of its calls has ended for %v, and %d wait", idle.Round(time.Second), m.Queue)
+	}
 }

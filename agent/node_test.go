@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"drover/zookeeper"
 )
@@ -134,28 +135,34 @@ func FuzzMetrics(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, page []byte) { parseMetrics(page) })
 }
 
-func TestGauges(t *testing.T) {
+func TestGaugesExplainAndNoMore(t *testing.T) {
 	g := gauges{threads: 10}
+	now := start
 	for i, c := range []struct {
-		m    Metrics
-		want Trouble
+		probe Trouble
+		m     Metrics
+		want  Trouble
+		why   string
 	}{
-		{Metrics{Workers: 9, Queue: 2, Ops: 5}, Sound},
-		{Metrics{Workers: 10, Queue: 2, Ops: 6}, Exhausted},
-		{Metrics{Workers: 9, Queue: 2, Ops: 6}, Sound},
-		{Metrics{Workers: 9, Queue: 2, Ops: 6}, Sound},
-		{Metrics{Workers: 9, Queue: 2, Ops: 6}, Stalled},
-		{Metrics{Workers: 9, Queue: 2, Ops: 7}, Sound},
-		{Metrics{Workers: 9, Queue: 0, Ops: 7}, Sound},
+		{Sound, Metrics{Workers: 9, Ops: 5}, Sound, ""},
+		{Sound, Metrics{Workers: 10, Ops: 5}, Sound, ""}, // it is old: the probe had a thread
+		{Stalled, Metrics{Workers: 10, Ops: 5}, Exhausted, "10 connections hold its 10 threads"},
+		{Stalled, Metrics{Workers: 9, Ops: 6}, Stalled, "silent"},
+		{Stalled, Metrics{Workers: 9, Queue: 2, Ops: 6}, Stalled, "silent"},
+		{Stalled, Metrics{Workers: 9, Queue: 2, Ops: 6}, Stalled, "silent"},
+		{Stalled, Metrics{Workers: 9, Queue: 2, Ops: 6}, Stalled, "silent; none of its calls has ended for 24s, and 2 wait"},
+		{Dead, Metrics{Workers: 10, Queue: 2, Ops: 6}, Dead, "silent"},
+		{Stalled, Metrics{Workers: 9, Queue: 2, Ops: 7}, Stalled, "silent"},
 	} {
-		if got, why := g.read(c.m); got != c.want {
-			t.Errorf("reading %d, %+v: %q %s; want %q", i, c.m, got, why, c.want)
+		now = now.Add(8 * time.Second)
+		l := Look{At: now, Trouble: c.probe, Reason: "silent"}
+		if c.probe == Sound {
+			l.Reason = ""
 		}
-	}
-	idle := gauges{}
-	for range 10 {
-		if got, why := idle.read(Metrics{Workers: 5000}); got != Sound {
-			t.Fatalf("without a number of threads, and idle: %q %s", got, why)
+		g.read(c.m, now)
+		g.explain(&l)
+		if l.Trouble != c.want || l.Reason != c.why {
+			t.Errorf("look %d, %+v: %q %q; want %q %q", i, c.m, l.Trouble, l.Reason, c.want, c.why)
 		}
 	}
 }

@@ -40,13 +40,10 @@ func Say(ctx context.Context, z Nodes, path string, ok bool, reason string) (str
 	}
 }
 
-// leastDrain is how long those who use the gateway have at least to hear that its node says no.
-const leastDrain = 2 * time.Second
-
-// Emptied waits until the gateway's metrics tell of no connection. false is that ctx ended before, as it always does where
-// metrics is nil.
+// Emptied waits until the gateway's metrics tell of no connection, in a reading that is newer than this call. false is that ctx
+// ended before, as it always does where metrics is nil.
 func Emptied(ctx context.Context, metrics func(context.Context) (Metrics, error)) bool {
-	if !sleep(ctx, leastDrain) {
+	if !sleep(ctx, metricsAge) {
 		return false
 	}
 	for metrics != nil {

@@ -35,7 +35,7 @@ func (a *agent) watch(ctx context.Context) {
 	}
 }
 
-// examine makes one look. The probe's word goes first: metrics explain it, and speak alone only where it found nothing.
+// examine makes one look: metrics explain what the probe found, and the canary speaks where it found nothing.
 func (a *agent) examine(ctx context.Context, c *canary) (l glance) {
 	var m Metrics
 	err := errNoMetrics
@@ -45,23 +45,17 @@ func (a *agent) examine(ctx context.Context, c *canary) (l glance) {
 	}
 	l.Trouble, l.Reason = a.Probe(ctx)
 	wg.Wait()
+	l.At = time.Now()
 	if err == nil {
 		l.metrics = &m
-		t, why := a.gauges.read(m)
-		switch {
-		case t == Sound:
-		case l.Trouble == Sound:
-			l.Trouble, l.Reason = t, why
-		case l.Trouble == Stalled:
-			l.Trouble, l.Reason = t, why+"; "+l.Reason
-		}
+		a.gauges.read(m, l.At)
+		a.gauges.explain(&l.Look)
 	}
 	if l.Trouble == Sound {
 		if why := c.trouble(); why != "" {
 			l.Trouble, l.Reason = Blocked, why
 		}
 	}
-	l.At = time.Now()
 	return l
 }
 

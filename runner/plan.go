@@ -252,10 +252,10 @@ func (c cluster) checkTable(ctx context.Context, j jobs.Job, t *TablePlan) error
 		return err
 	}
 	enabled, err := c.admin.Enabled(ctx, t.Table)
-	if err != nil {
+	if err != nil && !errors.Is(err, hbase.ErrUnknownMethod) { // a gateway of HBase 1.x beside others
 		return err
 	}
-	if !enabled {
+	if err == nil && !enabled {
 		return refuse("table %s is disabled: enable it first (hbase shell: enable '%s')", t.Table, t.Table)
 	}
 	return c.checkEmpty(ctx, j, t)

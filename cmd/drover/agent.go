@@ -211,7 +211,7 @@ Each flag may be given by the environment: --session-timeout as DROVER_AGENT_SES
 	f.StringVar(&o.canary, "canary", "", "table in which to write and read a row: one that does not come back in 10 s is a gateway that is blocked")
 	f.StringVar(&o.canaryFamily, "canary-family", "c", "family of that row's cell")
 	f.DurationVar(&cfg.CanaryEvery, "canary-every", 10*time.Second, "how often")
-	f.Int64Var(&cfg.Threads, "threads", 1000, "of the gateway (hbase.thrift.maxWorkerThreads): as many connections are trouble; 0 does not judge by them")
+	f.Int64Var(&cfg.Threads, "threads", 1000, "of the gateway (hbase.thrift.maxWorkerThreads), to tell one that has none left from one that is frozen; 0 is unknown")
 	f.DurationVar(&cfg.Every, "every", 2*time.Second, "between looks")
 	f.DurationVar(&cfg.Rules.After, "after", 5*time.Second, "trouble that makes it not ok")
 	f.DurationVar(&cfg.Rules.Down, "down", 30*time.Second, "how long it is not ok at least")
@@ -275,7 +275,7 @@ func (s *singer) sing(ctx context.Context) error {
 func (s *singer) try(ctx context.Context) error {
 	c, err := hbase.Dial(ctx, s.addr, s.transport)
 	if err != nil {
-		return err
+		return nil // the probe tells, and sooner when it is over
 	}
 	defer c.Close()
 	b := hbase.AcquireBatch(hbase.SyncWAL)
@@ -310,7 +310,8 @@ func agentDrainCommand() *cobra.Command {
 		Use:   "drain",
 		Short: "Take a gateway out before a planned stop, and wait until its connections are gone",
 		Long: `Sets ok to false in the gateway's node, as a person would: its agent does not take it back, drover agent undrain does. Then
-waits until the gateway has no connection any more, as its info port says, or --drain is over.
+waits until the gateway has no connection any more, as its info port says, or --drain is over. That takes 11 s at least: what the port
+says is up to 10 s old.
 
 Exit code 6: the time was over, and connections were left or their number is unknown.`,
 		Args: cobra.NoArgs,
