@@ -7,7 +7,7 @@ export CGO_ENABLED := 0
 
 GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-.PHONY: help build demo test check prove bench fuzz stack thrift clean
+.PHONY: help build demo test check prove bench fuzz model stack thrift clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -38,6 +38,9 @@ bench: ## speed, as ratios of two things measured in one run
 fuzz: ## a minute of fuzzing for each fuzz test
 	@for p in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$p | grep ^Fuzz); do echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-60s} $$p || exit 1; done; done
+
+model: ## check the Spin models of leases and shares, and that each of their faults is found
+	@models/check.sh
 
 stack: ## start a real HBase with gateways and ZooKeeper, print addresses, stay until Ctrl-C
 	go run ./e2e/stack/cmd/stack

@@ -222,7 +222,6 @@ type network struct {
 	mu    sync.Mutex
 	fault fault
 	conns []*faulty
-	fresh chan struct{} // closed when the fault changes
 	dials int
 }
 

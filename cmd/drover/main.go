@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/pprof"
+	_ "time/tzdata" // schedules name zones, also on hosts without them
 
 	"github.com/spf13/cobra"
 
