@@ -139,6 +139,8 @@ type endpointRow struct {
 	Source  string   `json:"source"` // in, out, gone or unknown
 	Used    bool     `json:"used"`
 	Answers *bool    `json:"answers,omitempty"` // absent: not probed, for want of an address
+	Probe   string   `json:"probe,omitempty"`   // answers, dead, silent, blocked or wrong protocol
+	Old     bool     `json:"old,omitempty"`     // of HBase 1.x: it lacks methods, and puts and scans work
 	Millis  *float64 `json:"millis,omitempty"`  // that the answer took
 	Reason  string   `json:"reason,omitempty"`
 }
@@ -177,7 +179,7 @@ func rowsOf(s discovery.Status) []endpointRow {
 
 // probeAll asks every gateway at once whether it answers.
 func probeAll(ctx context.Context, rows []endpointRow, t hbase.Transport) {
-	const atOnce, patience = 32, 5 * time.Second
+	const atOnce, patience = 32, 10 * time.Second
 	slots := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
 	for i := range rows {
@@ -190,21 +192,19 @@ func probeAll(ctx context.Context, rows []endpointRow, t hbase.Transport) {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			began := time.Now()
-			err := probeGateway(ctx, r.Addr, t)
-			took := float64(time.Since(began).Microseconds()) / 1000
-			ok := err == nil
-			r.Answers, r.Millis = &ok, &took
-			if err != nil {
-				why := err.Error()
-				if e, is := errors.AsType[*hbase.Error](err); is {
-					why = hbase.Reason(e.Err)
-				}
-				if r.Reason != "" {
-					why = r.Reason + "; " + why
-				}
-				r.Reason = why
+			f := hbase.Diagnose(ctx, r.Addr, t)
+			took := float64(f.Took.Microseconds()) / 1000
+			ok := f.Condition == hbase.Sound
+			r.Answers, r.Millis, r.Old, r.Probe = &ok, &took, f.Old, "answers"
+			if ok {
+				return
 			}
+			r.Probe = string(f.Condition)
+			why := f.Reason
+			if r.Reason != "" {
+				why = r.Reason + "; " + why
+			}
+			r.Reason = why
 		})
 	}
 	wg.Wait()
@@ -281,9 +281,12 @@ func printEndpoints(w io.Writer, what string, s discovery.Status, rows []endpoin
 			used = "yes"
 		}
 		if r.Answers != nil {
-			probe = "silent"
+			probe = r.Probe
+			if r.Old {
+				probe += " (1.x)"
+			}
 			if *r.Answers {
-				probe, latency = "answers", fmt.Sprintf("%.1f ms", *r.Millis)
+				latency = fmt.Sprintf("%.1f ms", *r.Millis)
 			}
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(r.Addr), dash(r.Name), dash(r.Zone), r.Source, used, probe, latency, plainText(r.Reason))

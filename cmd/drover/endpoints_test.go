@@ -40,9 +40,9 @@ func TestTheListingOfEndpoints(t *testing.T) {
 	}
 	rows := rowsOf(s)
 	yes, no, ms := true, false, 2.345
-	rows[0].Answers, rows[0].Millis = &yes, &ms
-	rows[1].Answers, rows[1].Millis = &no, &ms
-	rows[3].Answers, rows[3].Millis = &yes, &ms
+	rows[0].Answers, rows[0].Millis, rows[0].Probe = &yes, &ms, "answers"
+	rows[1].Answers, rows[1].Millis, rows[1].Probe = &no, &ms, "silent"
+	rows[3].Answers, rows[3].Millis, rows[3].Probe = &yes, &ms, "answers"
 	const want = `zookeeper zk1:2181 /buzzthrift: 2 gateways in use, as the source said before
 HELD      the source lost 1 of 5 gateways: thrift_3; going on with 2 gateways of before until none of the lost answers, or a person runs drover endpoints confirm
           held since 2024-11-01 09:30:00

@@ -16,7 +16,6 @@ import (
 	"drover/discovery"
 	"drover/durable"
 	"drover/hbase"
-	"drover/hbase/thrift2"
 	"drover/jobfile"
 	"drover/jobs"
 	"drover/runner"
@@ -167,20 +166,10 @@ func (s *gatewaySource) note() {
 	}
 }
 
-// probeGateway makes one cheap call that goes through the gateway to HBase and back. What HBase says to it does not matter: a
-// gateway that brings an answer is alive.
+// probeGateway tells whether a gateway answers and reaches HBase. What HBase says does not matter.
 func probeGateway(ctx context.Context, addr string, t hbase.Transport) error {
-	c, err := hbase.Dial(ctx, addr, t)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	err = c.Call(ctx, func(ctx context.Context, client *thrift2.THBaseServiceClient) error {
-		_, err := client.Exists(ctx, []byte("hbase:meta"), &thrift2.TGet{Row: []byte{0}})
-		return err
-	})
-	if kind, _ := hbase.Classify(err); kind == hbase.Elsewhere || kind == hbase.Canceled {
-		return err
+	if f := hbase.Diagnose(ctx, addr, t); f.Condition != hbase.Sound {
+		return fmt.Errorf("%s: %s", f.Condition, f.Reason)
 	}
 	return nil
 }
