@@ -53,7 +53,8 @@ type Checkpoint struct {
 
 // Totals are of the whole run over its resumes, beside the counts of its shards.
 type Totals struct {
-	Retries int64         `json:"retries"`
+	Calls   int64         `json:"calls,omitempty"`  // to gateways, for batches and their parts
+	Retries int64         `json:"retries"`          // those beyond the first of a batch
 	Limited time.Duration `json:"limited"`          // spent waiting for the limits; nanoseconds
 	Slowed  time.Duration `json:"slowed,omitempty"` // while HBase's answers held anything back; nanoseconds
 	Resumed int           `json:"resumed"`          // how often the run was taken up again

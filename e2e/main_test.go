@@ -94,6 +94,7 @@ type books struct {
 	Bytes          int64   `json:"bytes"`
 	Resumed        int     `json:"resumed"`
 	Shards         int     `json:"shards"`
+	Calls          int64   `json:"calls"`
 	Retries        int64   `json:"retries"`
 	LimitedSeconds float64 `json:"limited_seconds"`
 	SlowedSeconds  float64 `json:"slowed_seconds"`

@@ -113,6 +113,7 @@ func stateOf(err error) (State, string) {
 
 func (r *run) totals() checkpoints.Totals {
 	t := r.books
+	t.Calls += r.calls.Load()
 	t.Retries += r.retries.Load()
 	if r.pacer != nil {
 		t.Limited += r.pacer.limits.total()
@@ -131,7 +132,7 @@ func (r *run) result(state State, err error) Result {
 		return res
 	}
 	t := r.totals()
-	res.Retries, res.LimitedSeconds, res.SlowedSeconds, res.Resumed = t.Retries, seconds(t.Limited), seconds(t.Slowed), t.Resumed
+	res.Calls, res.Retries, res.LimitedSeconds, res.SlowedSeconds, res.Resumed = t.Calls, t.Retries, seconds(t.Limited), seconds(t.Slowed), t.Resumed
 	by := r.saver.byTable()
 	if r.folder != nil {
 		replays, rerr := r.folder.replays(r.cfg.Job, r.plan)
@@ -158,6 +159,7 @@ func (r *run) result(state State, err error) Result {
 }
 
 func (r *run) account(a hbase.Applied) {
+	r.calls.Add(int64(a.Attempts))
 	if a.Attempts > 1 {
 		r.retries.Add(int64(a.Attempts - 1))
 	}

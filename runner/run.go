@@ -78,7 +78,8 @@ type run struct {
 	flights sync.WaitGroup
 	pacer   *pacer
 
-	retries  atomic.Int64 // of this process
+	calls    atomic.Int64 // of this process
+	retries  atomic.Int64 // the same
 	recycled sync.Pool    // of *flight
 
 	letters *deadletters.Log // nil in a dry run
