@@ -31,6 +31,9 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(fleetMemberEnv) != "" {
+		os.Exit(fleetMember())
+	}
 	os.Exit(run(m))
 }
 

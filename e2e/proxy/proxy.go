@@ -1,6 +1,6 @@
-// Package proxy is a TCP proxy that harms what passes: it slows, delays, holds, cuts and resets, and counts what it did, so
-// that a test can tell that its fault took place. Rates hold for all connections of one proxy together, as a slow server's
-// would. Use a server's own signals (stop, kill) where the server is at fault, and this where the way to it is.
+// Package proxy is a TCP proxy that harms what passes: it slows, delays, holds, cuts, resets and garbles, and counts what it
+// did, so that a test can tell that its fault took place. Rates hold for all connections of one proxy together, as a slow
+// server's would. It moves bytes, and knows of Thrift only how a call starts: to count rows, and to bound them. Use a server's own signals (stop, kill) where the server is at fault, and this where the way to it is.
 package proxy
 
 import (
@@ -34,6 +34,14 @@ type Counts struct {
 	Refused     int64    // connections closed at once by Refuse, or because the server took none
 	Resets      int64    // connections reset by Reset
 	Cuts        int64    // connections cut by CutAfter
+
+	Calls        int64 // begun by clients, whatever became of them
+	Puts         int64 // of these, putMultiple
+	Acknowledged int64 // of these, answered without an error, and the answer passed on whole
+	Rows         int64 // in those
+	HeldCalls    int64 // that HoldCalls held
+	Garbled      int64 // pieces of answers
+	Truncated    int64 // answers
 }
 
 // Proxy passes connections on to one server. Its methods may be called from several goroutines at once, and a change holds
@@ -53,6 +61,16 @@ type Proxy struct {
 	delay  time.Duration
 	cut    [2]int64 // bytes until a cut; negative when none is wanted
 	counts Counts
+
+	rowRate      int // rows a second; 0 is no bound
+	heldMethod   string
+	heldCalls    chan struct{} // closed when heldMethod changes
+	garble       bool
+	truncate     int // bytes of each answer that pass; 0 is all
+	acknowledged func(Call)
+
+	turn chan struct{} // holds one: the call that a row throttle works on
+	free time.Time     // when it is done with it; of whoever has the turn
 }
 
 // link is one client's connection with its connection to the server.
@@ -60,6 +78,11 @@ type link struct {
 	client, server *net.TCPConn
 	ctx            context.Context
 	cancel         context.CancelFunc
+
+	mu      sync.Mutex
+	calling bool // bytes went up since the last that came down
+	call    Call // the last one begun
+	passed  int  // bytes of the answer so far
 }
 
 // Start listens on a free port of this host and passes to target. The caller closes the proxy.
@@ -74,6 +97,7 @@ func Start(target string) (*Proxy, error) {
 		limits:   [2]*rate.Limiter{rate.NewLimiter(rate.Inf, chunk), rate.NewLimiter(rate.Inf, chunk)},
 		links:    map[*link]struct{}{},
 		cut:      [2]int64{-1, -1},
+		turn:     make(chan struct{}, 1),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.accept)
@@ -89,7 +113,7 @@ func (p *Proxy) Close() error {
 	err := p.listener.Close()
 	p.wg.Wait()
 	if err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("close proxy to %s: %w", p.target, err)
+		return fmt.Errorf("close proxy on %s: %w", p.Addr(), err)
 	}
 	return nil
 }
@@ -177,13 +201,13 @@ func (p *Proxy) accept() {
 func (p *Proxy) serve(client *net.TCPConn) {
 	defer client.Close()
 	p.mu.Lock()
-	refuse := p.refuse
+	refuse, target := p.refuse, p.target
 	p.mu.Unlock()
 	var server net.Conn
 	var err error
 	if !refuse {
 		var d net.Dialer
-		server, err = d.DialContext(p.ctx, "tcp", p.target)
+		server, err = d.DialContext(p.ctx, "tcp", target)
 	}
 	if refuse || err != nil {
 		p.mu.Lock()
@@ -277,7 +301,7 @@ func (p *Proxy) pass(l *link, d Direction, dst *net.TCPConn, x piece) bool {
 			return false
 		}
 	}
-	if p.limits[d].WaitN(l.ctx, len(x.data)) != nil {
+	if p.limits[d].WaitN(l.ctx, len(x.data)) != nil || d == Up && !p.begin(l, x.data) {
 		return false
 	}
 	p.mu.Lock()
@@ -303,7 +327,11 @@ func (p *Proxy) pass(l *link, d Direction, dst *net.TCPConn, x piece) bool {
 	}
 	p.counts.Bytes[d] += int64(n)
 	p.mu.Unlock()
-	if _, err := dst.Write(x.data[:n]); err != nil {
+	data, end := x.data[:n], false
+	if d == Down {
+		data, end = p.answer(l, data)
+	}
+	if _, err := dst.Write(data); err != nil || end {
 		return false
 	}
 	if cut {

@@ -20,22 +20,24 @@ var log4j []byte
 // baseSite is what every process must agree on.
 func baseSite(dir string, zookeeper int) map[string]string {
 	return map[string]string{
-		"hbase.cluster.distributed":              "true",
-		"hbase.rootdir":                          "file://" + filepath.Join(dir, "hbase"),
-		"hbase.tmp.dir":                          filepath.Join(dir, "tmp"),
-		"hbase.zookeeper.quorum":                 "127.0.0.1",
-		"hbase.zookeeper.property.clientPort":    strconv.Itoa(zookeeper),
-		"hbase.unsafe.stream.capability.enforce": "false", // a local file system cannot promise hsync
-		"hbase.wal.provider":                     "filesystem",
-		"zookeeper.session.timeout":              "10000", // how long a killed server is missed; two busy cores stall for seconds
-		"hbase.thrift.info.bindAddress":          "127.0.0.1",
-		"hbase.regionserver.thrift.ipaddress":    "127.0.0.1",
-		"hbase.unsafe.regionserver.hostname":     "localhost",
-		"hbase.master.hostname":                  "localhost",
-		"hbase.master.ipc.address":               "127.0.0.1",
-		"hbase.regionserver.ipc.address":         "127.0.0.1",
-		"hbase.master.info.port":                 "-1",
-		"hbase.regionserver.info.port":           "-1",
+		"hbase.cluster.distributed":           "true",
+		"hbase.rootdir":                       "file://" + filepath.Join(dir, "hbase"),
+		"hbase.tmp.dir":                       filepath.Join(dir, "tmp"),
+		"hbase.zookeeper.quorum":              "127.0.0.1",
+		"hbase.zookeeper.property.clientPort": strconv.Itoa(zookeeper),
+		// Hadoop's file system with checksums keeps what it was told to flush in the process, so that HBase loses acknowledged rows
+		// with a region server that dies, or that is taken for dead. The raw one hands it to the kernel.
+		"fs.file.impl":                        "org.apache.hadoop.fs.RawLocalFileSystem",
+		"hbase.wal.provider":                  "filesystem",
+		"zookeeper.session.timeout":           "10000", // how long a killed server is missed; two busy cores stall for seconds
+		"hbase.thrift.info.bindAddress":       "127.0.0.1",
+		"hbase.regionserver.thrift.ipaddress": "127.0.0.1",
+		"hbase.unsafe.regionserver.hostname":  "localhost",
+		"hbase.master.hostname":               "localhost",
+		"hbase.master.ipc.address":            "127.0.0.1",
+		"hbase.regionserver.ipc.address":      "127.0.0.1",
+		"hbase.master.info.port":              "-1",
+		"hbase.regionserver.info.port":        "-1",
 	}
 }
 

@@ -1,0 +1,118 @@
+package fleet
+
+import (
+	"fmt"
+	"sync"
+)
+
+// memory is what a process has seen of ZooKeeper and must not see go back. It outlives sessions and leadership. A tree that
+// was deleted, an old copy of it, or servers that were put back hold everything: what they say of the past is wrong, and work
+// planned from it would be done again or, worse, taken for done.
+//
+// Its methods may be called from several goroutines.
+type memory struct {
+	mu       sync.Mutex
+	zxid     int64 // highest
+	term     int32 // highest version
+	created  int64 // of the term's node, its zxid; 0 before one was seen
+	restored string
+	runs     map[string]seenRun // by path
+	why      map[string]string  // what holds, by what is wrong; empty when nothing does
+}
+
+type seenRun struct {
+	created int64
+	version int32
+}
+
+func newMemory() *memory {
+	return &memory{runs: map[string]seenRun{}, why: map[string]string{}}
+}
+
+// sawZxid takes the number of a transaction that happened just now.
+func (m *memory) sawZxid(zxid int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if zxid == 0 {
+		return
+	}
+	if zxid < m.zxid {
+		m.why["zxid"] = fmt.Sprintf("ZooKeeper counts transaction %#x now, %#x was seen: its servers were put back to an older state", zxid, m.zxid)
+		return
+	}
+	m.zxid = zxid
+	delete(m.why, "zxid")
+}
+
+// sawTerm takes the term's node as it stands.
+func (m *memory) sawTerm(n node, t termRecord) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case !n.exists && m.created == 0:
+	case !n.exists:
+		m.why["term"] = "the pool's term is gone: its tree in ZooKeeper was deleted"
+	case m.created == 0 || t.Restored != m.restored:
+		// The first one, or a restore: what was before counts no more.
+		m.created, m.term, m.restored = n.created, n.version, t.Restored
+		m.zxid = n.changed
+		clear(m.runs)
+		clear(m.why)
+	case n.created != m.created || n.version < m.term:
+		m.why["term"] = fmt.Sprintf("the pool's term is %d now, %d was seen: an old copy of its tree was put back", n.version, m.term)
+	default:
+		m.term = n.version
+		delete(m.why, "term")
+	}
+}
+
+// sawRun takes a run's node as it stands, and tells whether it may be believed.
+func (m *memory) sawRun(path string, n node) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen, known := m.runs[path]
+	switch {
+	case !n.exists && !known:
+		return false
+	case !n.exists:
+		m.why[path] = path + " is gone, and no command takes runs away"
+		return false
+	case known && (n.created != seen.created || n.version < seen.version):
+		m.why[path] = fmt.Sprintf("%s has version %d now, %d was seen: an old copy was put back", path, n.version, seen.version)
+		return false
+	}
+	m.runs[path] = seenRun{n.created, n.version}
+	delete(m.why, path)
+	return true
+}
+
+// forgetRun is for a run that its end took away.
+func (m *memory) forgetRun(path string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.runs, path)
+	delete(m.why, path)
+}
+
+func (m *memory) isHeld() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.why) > 0
+}
+
+// alert says what holds, "" when nothing does.
+func (m *memory) alert() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.why {
+		return w
+	}
+	return ""
+}
+
+// hold holds everything because of what is found missing or in disorder.
+func (m *memory) hold(what, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.why[what] = why
+}

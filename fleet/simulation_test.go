@@ -1,0 +1,779 @@
+package fleet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"drover/checkpoints"
+	"drover/fleet/share"
+	"drover/fleet/tick"
+	"drover/jobs"
+	"drover/zookeeper"
+)
+
+// flaws are mutants: each takes away one thing that the design says is needed, and the simulation has to find it.
+type flaws struct {
+	noFence      bool // checkpoints are written without a look at the epoch
+	highestAcked bool // the watermark is the highest acknowledged row
+	noTerm       bool // a leader's writes are on condition of its own node, which is made anew at each election
+	growFirst    bool // grants grow before a beat says that others shrank
+	rereadEpoch  bool // who is refused reads the epoch again and goes on with it
+}
+
+const (
+	simTimeout = 2 * time.Second
+	simRoot    = paths("/drover/sim")
+	simRows    = 120
+	simWindow  = 4
+)
+
+// simulation is a pool with a run to move, and a table that takes its rows.
+type simulation struct {
+	*ensemble
+	flaws  flaws
+	procs  []*proc
+	rows   map[int][]bool // by shard: what HBase has
+	shards int
+	fault  error
+	names  int
+	steps  int
+	calm   bool
+	done   bool
+	marks  map[string]int // watermarks as last written, by path
+	puts   int
+
+	started time.Time // of the schedule
+	ticks   int
+}
+
+// proc is a process: a member with work that moves rows.
+type proc struct {
+	s      *simulation
+	name   string
+	memory *memory
+	skew   float64
+	offset time.Duration
+	alive  bool
+	paused time.Duration // until then
+	queue  []func()
+	in     *incarnation
+	conn   *client
+	leaves bool // it was told to stop
+	jobs   map[shardKey]*moving
+	gen    int
+}
+
+// moving is the work on one lease.
+type moving struct {
+	l       *lease
+	sent    int
+	acked   map[int]bool
+	open    int
+	mark    int // watermark
+	saved   int
+	saving  bool
+	version int32
+	read    bool
+	epoch   int32
+	writes  int
+	over    bool
+}
+
+func (p *proc) clock() time.Duration {
+	return p.offset + p.s.now + time.Duration(float64(p.s.now)*p.skew)
+}
+
+func (s *simulation) name() string {
+	s.names++
+	return fmt.Sprintf("n%d", s.names)
+}
+
+// wall is the time of day, in which a minute passes each second.
+func (s *simulation) wall() time.Time {
+	return time.Date(2026, 3, 29, 0, 0, 0, 0, time.UTC).Add(60 * s.now)
+}
+
+// decided looks at the decisions of the schedule: one for each instant up to the last, and a run for each that was fired.
+func (s *simulation) decided() (instants int) {
+	names, fired := s.truth.children(simRoot.ticks("k")), 0
+	at := s.started
+	for _, name := range names {
+		at = at.Add(time.Minute)
+		if name != tick.Name(at) {
+			s.fail("after %v decisions that of %s is missing: %v", instants, tick.Name(at), names)
+			return instants
+		}
+		r, err := decode[tickRecord](name, s.truth.nodes[simRoot.ticks("k")+"/"+name].data)
+		if err != nil {
+			s.fail("%v", err)
+		}
+		if r.Outcome == tick.Fired {
+			fired++
+		}
+		instants++
+	}
+	if runs := len(s.truth.children(simRoot.runs("k"))); runs != fired {
+		s.fail("%d instants were fired, and there are %d runs", fired, runs)
+	}
+	return instants
+}
+
+func (s *simulation) fail(format string, args ...any) {
+	if s.fault == nil {
+		s.fault = fmt.Errorf("at %v: "+format, append([]any{s.now}, args...)...)
+	}
+}
+
+func newSimulation(seed uint64, f flaws) *simulation {
+	w := &world{rand: rand.New(rand.NewPCG(seed, seed)), faults: map[string]int{}}
+	w.now = time.Second
+	s := &simulation{ensemble: newEnsemble(w, simTimeout), flaws: f, rows: map[int][]bool{}, marks: map[string]int{}}
+	s.started = s.wall()
+	s.shards = 4 + s.rand.IntN(10)
+	for n := range s.shards {
+		s.rows[n] = make([]bool, simRows)
+	}
+	s.ensemble.wrote = s.wrote
+	var ops []op
+	for at := 1; at < len(simRoot); at++ {
+		if simRoot[at] == '/' {
+			ops = append(ops, create(string(simRoot[:at]), nil))
+		}
+	}
+	ops = append(ops, create(string(simRoot), nil))
+	for _, f := range simRoot.folders() {
+		ops = append(ops, create(f, nil))
+	}
+	ops = append(ops, create(simRoot.term(), encode(termRecord{head: head{format}})))
+	spec := Spec{File: []byte("job"), Limits: map[string]Limits{"t": {share.Limit{Rows: 100, Bytes: 1e9}, share.NoLimit}}}
+	ops = append(ops,
+		create(simRoot.job("j"), encode(jobRecord{head: head{format}, Spec: spec, Newest: "r"})),
+		create(simRoot.runs("j"), nil),
+		create(simRoot.run("j", "r"), encode(runRecord{head: head{format}, State: Planning, Spec: spec})))
+	// A job whose runs end as they begin, so that a run is made for each instant.
+	cron := Spec{Schedule: &tick.Settings{Cron: "* * * * *", Misfire: time.Hour}}
+	ops = append(ops, create(simRoot.job("k"), encode(jobRecord{head: head{format}, Spec: cron, Since: s.wall()})),
+		create(simRoot.runs("k"), nil), create(simRoot.ticks("k"), nil))
+	if _, err := s.apply(nil, 0, ops); err != nil {
+		panic(err)
+	}
+	for i := range 3 + s.rand.IntN(3) {
+		p := &proc{s: s, name: fmt.Sprintf("w%d", i), skew: (s.rand.Float64() - 0.5) / 100, offset: s.between(0, time.Hour)}
+		s.procs = append(s.procs, p)
+		s.after(s.between(0, time.Second), p.boot)
+	}
+	s.after(0, s.beatOfEnsemble)
+	return s
+}
+
+func (s *simulation) beatOfEnsemble() {
+	s.expire()
+	s.after(100*time.Millisecond, s.beatOfEnsemble)
+}
+
+// boot starts a process.
+func (p *proc) boot() {
+	p.gen++
+	p.alive, p.memory, p.paused, p.queue, p.leaves = true, newMemory(), 0, nil, false
+	p.live()
+	gen := p.gen
+	var tick func()
+	tick = func() {
+		if p.gen != gen {
+			return
+		}
+		p.run(func() {
+			if p.leaves && len(p.jobs) == 0 {
+				p.leave()
+			}
+			if p.gen == gen {
+				p.step(func() { p.in.tick(p.clock()) })
+				p.work()
+			}
+		})
+		p.s.after(p.s.between(80*time.Millisecond, 120*time.Millisecond), tick)
+	}
+	tick()
+	var ping func()
+	ping = func() {
+		if p.gen != gen {
+			return
+		}
+		p.run(func() { p.conn.ping() })
+		p.s.after(p.s.timeout/3, ping)
+	}
+	ping()
+}
+
+// live starts an incarnation.
+func (p *proc) live() {
+	if p.conn != nil {
+		p.conn.over = true
+	}
+	cut := p.conn != nil && p.conn.cut
+	p.conn = p.s.connect()
+	p.conn.cut, p.conn.who = cut, p
+	gen := p.gen
+	conn := p.conn
+	p.conn.deliver = func(a answer) {
+		p.run(func() {
+			if p.gen == gen && p.conn == conn {
+				p.step(func() { p.in.answered(p.clock(), a) })
+			}
+		})
+	}
+	p.conn.lost = func() {
+		p.run(func() {
+			if p.gen == gen && p.conn == conn {
+				p.s.faults["session lost"]++
+				p.live()
+			}
+		})
+	}
+	self := beatRecord{Name: p.name, Capacity: 3 + p.s.rand.IntN(4), Wants: []want{{budget: budget{"t", share.Puts}, Demand: -1}}}
+	p.in = newIncarnation(simRoot, p.name+"-"+p.s.name(), p.s.timeout, self, p.memory, p.s.name, p.s.rand)
+	p.in.wall = p.s.wall
+	p.jobs = map[shardKey]*moving{}
+	p.step(func() { p.in.start(p.clock()) })
+}
+
+// leave is a clean stop, once nothing is in flight: the leader is told, and the session ended.
+func (p *proc) leave() {
+	over := false
+	p.step(func() {
+		p.in.self.Draining, p.in.self.Wants = true, nil
+		over = p.in.leave(p.clock())
+	})
+	if !over || !p.leaves {
+		return
+	}
+	p.s.faults["clean stop ended"]++
+	p.alive, p.gen, p.conn.over = false, p.gen+1, true
+	p.s.end(p.conn.session)
+	p.s.after(p.s.between(0, 4*time.Second), p.boot)
+}
+
+// run does something in a process when it runs: at once, after its pause, or never.
+func (p *proc) run(f func()) {
+	switch {
+	case !p.alive:
+	case p.s.now < p.paused || len(p.queue) > 0:
+		if p.queue = append(p.queue, f); len(p.queue) == 1 {
+			gen := p.gen
+			p.s.after(p.paused-p.s.now, func() { p.resume(gen) })
+		}
+	default:
+		f()
+	}
+}
+
+// resume does what came up in a pause, in order.
+func (p *proc) resume(gen int) {
+	if p.gen != gen {
+		return
+	}
+	if p.s.now < p.paused {
+		p.s.after(p.paused-p.s.now, func() { p.resume(gen) })
+		return
+	}
+	queue := p.queue
+	p.queue = nil
+	for _, f := range queue {
+		if p.gen == gen {
+			f()
+		}
+	}
+}
+
+// step makes a step and does what comes of it.
+func (p *proc) step(f func()) {
+	s := p.s
+	s.steps++
+	f()
+	in := p.in
+	if in.dead && p.leaves {
+		return // leave sees it
+	}
+	if in.dead {
+		p.s.faults["incarnation ended"]++
+		p.conn.over = true
+		s.end(p.conn.session)
+		p.live()
+		return
+	}
+	if l := in.lead; l != nil {
+		if s.flaws.noTerm {
+			l.fence = check(simRoot.leader(), 0)
+		}
+		if s.flaws.growFirst {
+			for _, g := range l.ledgers {
+				for id := range l.members {
+					g.Seen(id, share.Newest(g.Listed(id)).ID)
+				}
+			}
+		}
+		for _, k := range l.toPlan {
+			s.after(s.between(0, 300*time.Millisecond), func() {
+				p.run(func() {
+					if p.in == in && in.lead == l {
+						var err error
+						if k.job == "k" {
+							err = errors.New("there is nothing to move")
+						}
+						p.step(func() { l.planned(p.clock(), k, s.plan(), err) })
+					}
+				})
+			})
+		}
+		l.toPlan = nil
+	}
+	for _, e := range in.machine.take() {
+		p.conn.do(e)
+	}
+	s.check()
+}
+
+func (s *simulation) plan() Planned {
+	p := Planned{Plan: []byte("plan"), Fingerprint: "f", Timestamp: int64(s.now)}
+	for n := range s.shards {
+		p.Shards = append(p.Shards, jobs.Shard{N: n, Start: jobs.Cursor(strconv.Itoa(n * simRows)), End: jobs.Cursor(strconv.Itoa((n + 1) * simRows))})
+	}
+	return p
+}
+
+// work moves rows: what Config.Work does.
+func (p *proc) work() {
+	for _, k := range slices.SortedFunc(maps.Keys(p.in.leases), compareKeys) {
+		l := p.in.leases[k]
+		if l.state == leaseReady && p.jobs[k] == nil && !p.leaves {
+			p.in.grab(l)
+			from, _ := strconv.Atoi(l.from.Cursor)
+			p.jobs[k] = &moving{l: l, sent: from, mark: from, saved: from, acked: map[int]bool{}, epoch: l.epoch}
+		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(p.jobs), compareKeys) {
+		p.move(k, p.jobs[k])
+	}
+	for _, e := range p.in.machine.take() {
+		p.conn.do(e)
+	}
+}
+
+func (p *proc) move(k shardKey, m *moving) {
+	s := p.s
+	lost := p.leaves || m.l.state == leaseEnding || p.in.leases[k] != m.l || m.over
+	for !lost && p.in.sure(p.clock()) && m.sent < simRows && m.open < simWindow && s.chance(0.7) {
+		row := m.sent
+		m.sent++
+		m.open++
+		s.puts++
+		in, gen := p.in, p.gen
+		s.after(s.between(time.Millisecond, 200*time.Millisecond), func() {
+			s.rows[k.n][row] = true
+			p.run(func() {
+				if p.gen != gen || p.in != in {
+					return
+				}
+				m.open--
+				m.acked[row] = true
+				for m.acked[m.mark] {
+					m.mark++
+				}
+				if s.flaws.highestAcked {
+					m.mark = max(m.mark, row+1)
+				}
+			})
+		})
+	}
+	if m.saving {
+		return
+	}
+	if !m.over && (m.mark > m.saved && s.chance(0.3) || m.mark > m.saved && (lost || m.mark == simRows)) {
+		p.save(k, m)
+		return
+	}
+	switch {
+	case lost && m.open == 0:
+		delete(p.jobs, k)
+		p.in.let(m.l, false, "")
+	case m.saved == simRows && m.open == 0:
+		delete(p.jobs, k)
+		p.in.let(m.l, true, "")
+	}
+}
+
+// save writes a checkpoint, as checkpoints.ZooKeeperStore does.
+func (p *proc) save(k shardKey, m *moving) {
+	m.saving = true
+	in := p.in
+	if !m.read {
+		in.get(k.markPath(), false, func(n node) {
+			m.read, m.version, m.saving = true, n.version, false
+		})
+		return
+	}
+	m.writes++
+	mark := m.mark
+	shard, _ := json.Marshal(p.s.plan().Shards[k.n])
+	c := checkpoints.Checkpoint{Shard: k.n, Cursor: strconv.Itoa(mark), Done: mark == simRows, Tables: map[string]checkpoints.Counts{"t": {Read: int64(mark), Written: int64(mark)}}}
+	data := checkpoints.Mark{Shard: shard, Of: k.n, Planned: strconv.Itoa((k.n + 1) * simRows), Checkpoint: &c, Write: fmt.Sprintf("%s %d %d", p.in.id, m.epoch, m.writes)}.Encode()
+	ops := []op{check(k.epochPath(), m.epoch), set(k.markPath(), data, m.version)}
+	if p.s.flaws.noFence {
+		ops = ops[1:]
+		ops[0].version = -1
+	}
+	in.write(ops, len(ops)-1, func(v verdict) {
+		m.saving = false
+		switch {
+		case v.done:
+			m.version++
+			m.saved = mark
+		case errors.Is(v.err, zookeeper.ErrBadVersion) && v.at == 0 && p.s.flaws.rereadEpoch:
+			m.saving = true
+			in.get(k.epochPath(), true, func(n node) {
+				m.saving, m.read, m.epoch = false, false, n.version
+			})
+		case errors.Is(v.err, zookeeper.ErrBadVersion) && v.at == 0:
+			m.over = true
+		case errors.Is(v.err, zookeeper.ErrBadVersion):
+			m.read = false
+		}
+	})
+}
+
+// wrote looks at each transaction.
+func (s *simulation) wrote(from *client, ops []op) {
+	for _, o := range ops {
+		if o.kind != opSet || from == nil {
+			continue
+		}
+		switch {
+		case strings.Contains(o.path, "/c/"):
+			m, err := checkpoints.DecodeMark(o.data)
+			if err != nil {
+				s.fail("%s: %v", o.path, err)
+				continue
+			}
+			n, _ := strconv.Atoi(base(o.path))
+			mark, _ := strconv.Atoi(m.Checkpoint.Cursor)
+			for row := range mark {
+				if !s.rows[n][row] {
+					s.fail("the checkpoint of shard %d says %d, row %d was never put", n, mark, row)
+					break
+				}
+			}
+			if mark < s.marks[o.path] {
+				s.fail("the checkpoint of shard %d goes back from %d to %d", n, s.marks[o.path], mark)
+			}
+			s.marks[o.path] = mark
+			epoch := s.truth.nodes[strings.Replace(o.path, "/c/", "/s/", 1)]
+			if want := fmt.Sprintf("%s %d ", epoch.data, epoch.version); !strings.HasPrefix(m.Write, want) {
+				s.fail("a checkpoint of shard %d was taken from %q, its owner is %q", n, m.Write, want)
+			}
+		case strings.HasPrefix(o.path, simRoot.orders()+"/"), strings.Contains(o.path, "/s/"), strings.HasPrefix(o.path, simRoot.jobs()):
+			// A leader's. The term names who was elected last.
+			t, _ := decode[termRecord](simRoot.term(), s.truth.nodes[simRoot.term()].data)
+			id := from.who.(*proc).name + "-"
+			if !strings.HasPrefix(t.Leader, id) {
+				s.fail("%s was written by %s, the leader is %s", o.path, id, t.Leader)
+			}
+			if r, err := decode[orderRecord](o.path, o.data); err == nil && r.Rev > 0 && r.Term != s.truth.nodes[simRoot.term()].version {
+				s.fail("%s was written in term %d, the term is %d", o.path, r.Term, s.truth.nodes[simRoot.term()].version)
+			}
+			if o.path == simRoot.run("j", "r") {
+				r, err := decode[runRecord](o.path, o.data)
+				if err != nil {
+					s.fail("%v", err)
+				}
+				if r.State == Failed {
+					s.fail("the run failed: %s", r.Reason)
+				}
+				if r.State == Done {
+					s.done = true
+					for n, rows := range s.rows {
+						if i := slices.Index(rows, false); i >= 0 {
+							s.fail("the run is done, row %d of shard %d was never put", i, n)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// check looks at everybody after each step.
+func (s *simulation) check() {
+	sum := 0.0
+	var sure map[shardKey]string
+	for _, p := range s.procs {
+		if !p.alive || p.in == nil {
+			continue
+		}
+		if !p.in.sure(p.clock()) || p.in.self.Left {
+			continue
+		}
+		sum += p.in.grants()[budget{"t", share.Puts}].Part
+		for k := range p.jobs {
+			if p.in.leases[k] == nil || p.in.leases[k].state != leaseTaken {
+				continue
+			}
+			if sure == nil {
+				sure = map[shardKey]string{}
+			}
+			if other := sure[k]; other != "" {
+				s.fail("shard %d is held by %s and %s, both are sure", k.n, other, p.in.id)
+			}
+			sure[k] = p.in.id
+		}
+	}
+	if sum > 1 {
+		s.fail("the grants in force sum to %v", sum)
+	}
+}
+
+// strike has something go wrong.
+func (s *simulation) strike() {
+	if s.calm {
+		return
+	}
+	s.after(s.between(200*time.Millisecond, 3*time.Second), s.strike)
+	p := s.procs[s.rand.IntN(len(s.procs))]
+	if s.chance(0.4) {
+		for _, q := range s.procs {
+			if q.alive && q.in != nil && q.in.lead != nil {
+				p = q
+			}
+		}
+	}
+	if !p.alive || p.in == nil {
+		return
+	}
+	leads := ""
+	if p.in.lead != nil {
+		leads = " of a leader"
+	}
+	switch s.rand.IntN(5) {
+	case 0:
+		s.faults["crash"+leads]++
+		p.alive, p.gen = false, p.gen+1
+		p.conn.over = true
+		s.after(s.between(0, 4*time.Second), p.boot)
+	case 1:
+		s.faults["pause"+leads]++
+		p.paused = max(p.paused, s.now+s.between(0, 3*s.timeout/2)*[]time.Duration{1, 1, 2}[s.rand.IntN(3)])
+	case 2:
+		s.faults["partition"+leads]++
+		conn := p.conn
+		conn.cut = true
+		s.after(s.between(0, 2*s.timeout), func() {
+			p.conn.cut = false
+			if p.conn == conn && !conn.over {
+				conn.move()
+			}
+		})
+	case 3:
+		s.faults["clean stop"+leads]++
+		p.leaves = true
+	case 4:
+		s.faults["reconnection"+leads]++
+		p.conn.move()
+	}
+}
+
+// simulate runs one seed to its end.
+func simulate(seed uint64, f flaws) *simulation {
+	s := newSimulation(seed, f)
+	s.after(s.between(0, 2*time.Second), s.strike)
+	const chaos, most = 20 * time.Second, 120 * time.Second
+	for s.fault == nil && s.events.Len() > 0 {
+		e := heapPop(&s.events)
+		s.now = e.at
+		if s.now > chaos && !s.calm {
+			s.calm = true
+		}
+		if s.now > most {
+			if !s.done {
+				s.fail("the run is not done: %s", s.stand())
+			}
+			break
+		}
+		if s.done && s.calm {
+			break
+		}
+		e.f()
+	}
+	if s.fault == nil {
+		s.ticks = s.decided()
+	}
+	return s
+}
+
+// stand says how it stands, for a run that does not end.
+func (s *simulation) stand() string {
+	var b strings.Builder
+	for _, p := range s.procs {
+		if p.in == nil {
+			continue
+		}
+		fmt.Fprintf(&b, "\n%s alive %v sure %v held %q order %+v jobs %d", p.in.id, p.alive, p.in.sure(p.clock()), p.memory.alert(), p.in.order, len(p.jobs))
+		for k, l := range p.in.leases {
+			fmt.Fprintf(&b, " [%d e%d state %d]", k.n, l.epoch, l.state)
+		}
+		if l := p.in.lead; l != nil {
+			fmt.Fprintf(&b, "\n  leads term %d loads %d over %v", l.term, l.loads, l.over)
+			for _, r := range l.runs {
+				fmt.Fprintf(&b, " run known %v busy %v %s listed %v reading %d open %d", r.known, r.busy, r.record.State, r.listed, r.reading, r.open)
+				for _, x := range r.shards {
+					fmt.Fprintf(&b, " {%d e%d %s fresh %v done %v back %v busy %v}", x.n, x.epoch, x.owner, x.fresh, x.done, x.back, x.busy)
+				}
+			}
+		}
+	}
+	return b.String()
+}
+
+func seeds(t *testing.T) (from, n uint64) {
+	if text := os.Getenv("DROVER_SEED"); text != "" {
+		from, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return from, 1
+	}
+	if os.Getenv("DROVER_PROVE") == "1" {
+		return 0, 10_000
+	}
+	return 0, 300
+}
+
+// Whatever happens to processes, connections and clocks, the invariants hold after each event, and the run ends.
+func TestSimulation(t *testing.T) {
+	from, n := seeds(t)
+	faults := map[string]int{}
+	steps, puts, ticks, failed := 0, 0, 0, 0
+	if a, b := simulate(from, flaws{}), simulate(from, flaws{}); a.steps != b.steps || a.puts != b.puts || a.now != b.now {
+		t.Errorf("a seed gives %d steps and then %d: it cannot be repeated", a.steps, b.steps)
+	}
+	for seed := from; seed < from+n; seed++ {
+		s := simulate(seed, flaws{})
+		steps += s.steps
+		puts += s.puts
+		ticks += s.ticks
+		for f, n := range s.faults {
+			faults[f] += n
+		}
+		if s.fault != nil {
+			t.Errorf("DROVER_SEED=%d: %v", seed, s.fault)
+			if failed++; failed == 3 {
+				t.Fatal("enough")
+			}
+		}
+	}
+	t.Logf("%d seeds, %d steps, %d puts, %d instants of a schedule", n, steps, puts, ticks)
+	for _, f := range slices.Sorted(maps.Keys(faults)) {
+		t.Logf("%8d %s", faults[f], f)
+	}
+	for _, f := range []string{
+		"crash", "crash of a leader", "pause", "pause of a leader", "clean stop of a leader", "clean stop ended", "partition", "partition of a leader", "reconnection", "session lost",
+		"request lost", "answer lost", "write after the session's end refused",
+	} {
+		if n > 1 && faults[f] == 0 {
+			t.Errorf("fault %q never happened", f)
+		}
+	}
+}
+
+// Each thing that the design says is needed is: without it the simulation finds a broken invariant.
+func TestMutantsAreFound(t *testing.T) {
+	for name, f := range map[string]flaws{
+		"no fence":                   {noFence: true},
+		"watermark of highest acked": {highestAcked: true},
+		"term without its node":      {noTerm: true},
+		"grants grown before shrunk": {growFirst: true},
+		"epoch from a re-read":       {rereadEpoch: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(1000) {
+				if s := simulate(seed, f); s.fault != nil {
+					t.Logf("found by seed %d after %d steps: %v", seed, s.steps, s.fault)
+					return
+				}
+			}
+			t.Error("1000 seeds did not find it")
+		})
+	}
+}
+
+// A minute after a run is over its shards are gone, and what stays are its record and its books.
+func TestOverRunsAreSwept(t *testing.T) {
+	s := newSimulation(1, flaws{})
+	for s.now < 2*time.Minute && s.fault == nil {
+		e := heapPop(&s.events)
+		s.now = e.at
+		e.f()
+	}
+	if s.fault != nil {
+		t.Fatal(s.fault)
+	}
+	path := simRoot.run("j", "r")
+	r, err := decode[runRecord](path, s.truth.nodes[path].data)
+	if err != nil || r.State != Done {
+		t.Fatalf("the run is %s: %v", r.State, err)
+	}
+	if want := int64(s.shards * simRows); r.Books == nil || r.Books.Tables["t"].Written != want {
+		t.Errorf("its books are %+v, want %d rows", r.Books, want)
+	}
+	if left := s.truth.children(path); len(left) > 0 {
+		t.Errorf("below it there are still %v", left)
+	}
+}
+
+// How long a leader of the largest pool that is meant takes to look at everything once, when nothing changes and when all is to
+// be given out.
+func BenchmarkLeader(b *testing.B) {
+	pool := func(fresh bool) *leader {
+		l := newLeader(newMachine(), "/p", "me", 30*time.Second, newMemory(), 1, func() string { return "x" })
+		l.ready = true
+		r := &runState{key: runKey{"j", "r"}, known: true, record: runRecord{State: Running}, at: "/p/jobs/j/runs/r/a", listed: true, open: 10_000}
+		l.runs[r.key] = r
+		for i := range 1000 {
+			m := l.member(fmt.Sprintf("w%04d", i))
+			m.present, m.seen, m.exists = true, true, true
+			m.beat = beatRecord{Capacity: 12, Wants: []want{{budget: budget{"t", share.Puts}, Demand: -1}}}
+		}
+		for n := range 10_000 {
+			s := &shardState{run: r, n: n, fresh: fresh}
+			r.shards = append(r.shards, s)
+			if !fresh {
+				s.owner, s.epoch = fmt.Sprintf("w%04d", n%1000), 1
+				l.members[s.owner].has[shardKey{r.at, n}] = s
+			}
+		}
+		return l
+	}
+	b.Run("nothing changes", func(b *testing.B) {
+		l := pool(false)
+		for b.Loop() {
+			l.tick(l.now + time.Millisecond)
+			l.take()
+		}
+	})
+	b.Run("first assignment", func(b *testing.B) {
+		for b.Loop() {
+			l := pool(true)
+			l.tick(l.now + time.Millisecond)
+			if n := len(l.take()); n < 1000 {
+				b.Fatalf("%d orders", n)
+			}
+		}
+	})
+}
