@@ -661,7 +661,7 @@ func (s *siege) suffer(f strike, gateway int) {
 func besiege(t *testing.T, clean time.Duration, connections int, faults []strike, more ...func(*siege)) {
 	t.Helper()
 	// Of documents: what is left at the end takes time too.
-	seconds := int(clean.Seconds()) + 8 + 25*len(more)
+	seconds := int(clean.Seconds()) + 8 + 20*len(more)
 	for _, f := range faults {
 		seconds += int(f.lasts.Seconds()) + scaled(15, 4)
 	}
@@ -709,8 +709,7 @@ func besiege(t *testing.T, clean time.Duration, connections int, faults []strike
 func TestGatewayFaults(t *testing.T) {
 	if !proving() {
 		besiege(t, 20*time.Second, 0, []strike{stopped(7 * time.Second), truncating(4 * time.Second)}, func(s *siege) {
-			s.pass(4 * time.Second)
-			s.allFail(outages[0], 8*time.Second, 15*time.Second)
+			s.allFail(outages[0], 7*time.Second, 15*time.Second)
 		})
 		return
 	}
