@@ -320,7 +320,13 @@ func (l *lane) cheapestLocked(now time.Time, eligible func(*gateway) bool) (choi
 		if unit == 0 {
 			c.cost = n
 		}
-		soonest = min(soonest, c.done)
+		// One that is new is quick because it has few calls, and few is all it takes. What it would be when full is what the others
+		// are to be compared with, or they would idle until its few connections have carried everything.
+		done := c.done
+		if l.capLocked(g, now) < l.pool.connections {
+			done = unit * max(1, float64(l.pool.connections)/max(g.est.load, 1))
+		}
+		soonest = min(soonest, done)
 		l.free = append(l.free, c)
 	}
 	if len(l.free) == 0 {

@@ -757,6 +757,38 @@ func TestThrottledGateways(t *testing.T) {
 	}
 }
 
+// A gateway that returns has few calls under way, and answers them sooner than the full ones do. That is no reason to leave
+// those idle.
+func TestReturningGatewayLeavesNoneIdle(t *testing.T) {
+	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {
+		c.perRow = 0
+		for _, g := range c.gates {
+			g.rate = 3000
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { inOrder(t, p, 3*p.Connections()+2, 1000, 90*time.Second) })
+		time.Sleep(20 * time.Second)
+		g := c.gates["b:1"]
+		c.set(func() { g.dead = true })
+		time.Sleep(10 * time.Second)
+		c.set(func() { g.dead = false })
+		for p.Stats().Gateways[1].State != "healthy" {
+			time.Sleep(tick)
+		}
+		const d = 5 * time.Second
+		for range 4 {
+			var began, ended int
+			c.set(func() { began = c.gates["a:1"].calls + c.gates["c:1"].calls })
+			time.Sleep(d)
+			c.set(func() { ended = c.gates["a:1"].calls + c.gates["c:1"].calls })
+			if rows, least := float64(ended-began)*1000/d.Seconds(), 0.9*6000; rows < least {
+				t.Errorf("the two that were never away take %.0f rows/s after the third's return, want at least %.0f", rows, least)
+			}
+		}
+		wg.Wait()
+	})
+}
+
 // inOrder applies batches of size rows for d, at most window of them ahead of the oldest that is not settled, as a shard
 // does, and gives the rows settled.
 func inOrder(t *testing.T, p *Pool, window, size int, d time.Duration) int {
