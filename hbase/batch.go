@@ -150,6 +150,9 @@ func NewColumn(family, qualifier []byte) Column {
 	return c
 }
 
+// Names are the family and the qualifier, which is nil for a whole family. They are the column's own.
+func (c *Column) Names() (family, qualifier []byte) { return c.family, c.qualifier }
+
 // Value adds a put of a column to the open row. The value is copied.
 func (b *Batch) Value(c *Column, ts int64, value []byte) {
 	copy(b.ReserveValue(c, ts, len(value)), value)

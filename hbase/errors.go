@@ -225,6 +225,9 @@ var classOf = []struct {
 	{Never, "DoNotRetryIOException"}, // none of its known descendants
 }
 
+// KindOf classes a server's message as Classify does, for those who get it otherwise than by a gateway.
+func KindOf(text string) (Kind, time.Duration) { return classifyText(text, "") }
+
 var (
 	// A client's error for many rows names a missing or disabled table by its bare name, because the class is dropped:
 	// "Failed 1 action: nope: 1 time, servers with issues: null".

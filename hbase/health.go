@@ -432,6 +432,14 @@ func (l *lane) backLocked(g *gateway, start time.Time) {
 	}
 }
 
+// othersHangLocked tells whether another gateway was set aside for its silence within the longest that a call of the same
+// trouble takes.
+func (l *lane) othersHangLocked(g *gateway, now time.Time) bool {
+	return slices.ContainsFunc(l.gateways, func(o *gateway) bool {
+		return o != g && o.hangs && now.Sub(o.failedAt) < 2*shortestTimeout
+	})
+}
+
 // absolve gives the gateways that were set aside for their silence a call at once: it was a table that kept them.
 func (l *lane) absolve() {
 	l.pool.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // PackedRow is one whole row as a page's decoder writes it, and as it is walked without allocation: big-endian throughout,
@@ -101,6 +102,44 @@ func AppendPacked(dst []byte, r Row) PackedRow {
 		dst = append(dst, c.Value...)
 	}
 	return dst
+}
+
+// AppendKey begins a packed row, whose cells are added by AppendCell. It is for those who get rows otherwise than by a gateway,
+// and it does not check what AppendPacked does not.
+func AppendKey(dst, key []byte) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(key)))
+	return append(dst, key...)
+}
+
+// AppendCell adds a cell to the packed row that dst ends with.
+func AppendCell(dst []byte, op Op, family, qualifier []byte, ts int64, value []byte) []byte {
+	at := len(dst)
+	n := cellHead + len(family) + len(qualifier) + len(value)
+	dst = slices.Grow(dst, n)[:at+n]
+	p := dst[at:]
+	putCellHead(p, op, len(family), len(qualifier), len(value), ts)
+	p = p[cellHead:]
+	p = p[copy(p, family):]
+	p = p[copy(p, qualifier):]
+	copy(p, value)
+	return dst
+}
+
+// OpOf is the op that HBase's KeyValue gives a number to.
+func OpOf(code byte) (Op, bool) {
+	switch code {
+	case 0, 4:
+		return Put, true
+	case 8:
+		return DeleteVersion, true
+	case 10:
+		return DeleteFamilyVersion, true
+	case 12:
+		return DeleteColumn, true
+	case 14:
+		return DeleteFamily, true
+	}
+	return Put, false
 }
 
 func putCellHead(p []byte, op Op, family, qualifier, value int, ts int64) {

@@ -380,9 +380,14 @@ func (l *lane) lastErrorsLocked() []string {
 type OutageError struct {
 	For  time.Duration
 	Last []string // for each gateway its address and the last error
+	Way  string   // past the gateways, by which nothing succeeded; "" is by a gateway
 }
 
 func (e *OutageError) Error() string {
+	if e.Way != "" {
+		return fmt.Sprintf("nothing succeeded %s for %s: check that ZooKeeper and the region servers can be reached from here, then resume (%s)",
+			e.Way, e.For.Round(time.Second), strings.Join(e.Last, "; "))
+	}
 	if len(e.Last) == 0 {
 		return fmt.Sprintf("no gateway is known for %s: check the gateways section of the job file, then resume", e.For.Round(time.Second))
 	}
@@ -512,6 +517,11 @@ func (l *lane) judgeLocked(g *gateway, a *answer, units float64, load int, sent 
 	l.pool.seq++
 	a.seq = l.pool.seq
 	g.errors[min(int(a.kind), len(g.errors)-1)]++
+	// A call that is late while the gateway answers others waits for something behind it, such as a region that is stuck.
+	if a.late && g.answered.After(a.at.Add(-a.at.Sub(a.start)/2)) {
+		g.lastErr = a.err
+		return
+	}
 	if a.kind == Elsewhere && !errors.Is(a.err, ErrUnknownMethod) {
 		if l.down.IsZero() {
 			l.down = a.start
@@ -645,7 +655,12 @@ func (p *Pool) probe(g *gateway) {
 		p.mu.Lock()
 		if p.root.Err() == nil {
 			g.finding, g.old = f, f.Old
-			if sound = err == nil; !sound {
+			if sound = err == nil; sound && hangs && g.state == aside && g.lane.othersHangLocked(g, start) {
+				// It answers and reaches HBase, and others were silent at the same time: what they all wait for is behind them.
+				g.state, g.fails = healthy, 0
+				sound = false
+				p.log.Info("gateway is back: it answers, and others wait for HBase as it does", "gateway", g.addr)
+			} else if !sound {
 				g.lane.setAsideLocked(g, time.Now(), start, f.Condition.silent(), err)
 			}
 		}

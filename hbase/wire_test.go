@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -558,11 +560,11 @@ func BenchmarkPage(b *testing.B) {
 	for _, tr := range sockets {
 		b.Run(tr.testName(), func(b *testing.B) {
 			var results []*thrift2.TResult_
-			ts := int64(1700000000000)
+			ts, put := int64(1700000000000), int8(4)
 			for i := range 2000 {
 				r := &thrift2.TResult_{Row: fmt.Appendf(nil, "%012d", i)}
 				for range 5 {
-					r.ColumnValues = append(r.ColumnValues, &thrift2.TColumnValue{Family: []byte("d"), Qualifier: []byte("name"), Value: make([]byte, 40), Timestamp: &ts})
+					r.ColumnValues = append(r.ColumnValues, &thrift2.TColumnValue{Family: []byte("d"), Qualifier: []byte("name"), Value: make([]byte, 40), Timestamp: &ts, Type: &put})
 				}
 				results = append(results, r)
 			}
@@ -589,5 +591,53 @@ func BenchmarkPage(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*10000), "ns/cell")
 		})
+	}
+}
+
+// A cell is the same whether it is buffered as a whole, which most are, or read field by field.
+func TestPlainCells(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	var results []*thrift2.TResult_
+	for i := range 300 {
+		row := &thrift2.TResult_{Row: fmt.Appendf(nil, "%05d", i)}
+		for range r.IntN(6) {
+			ts, typ := r.Int64(), []int8{0, 4, 8, 10, 12, 14}[r.IntN(6)]
+			c := &thrift2.TColumnValue{Family: make([]byte, 1+r.IntN(9)), Qualifier: make([]byte, r.IntN(9)), Value: make([]byte, r.IntN(90)), Timestamp: &ts, Type: &typ}
+			for _, p := range [][]byte{c.Family, c.Qualifier, c.Value} {
+				for j := range p {
+					p[j] = byte(r.Uint32())
+				}
+			}
+			switch r.IntN(8) {
+			case 0:
+				c.Type = nil
+			case 1:
+				c.Tags = []byte("tag")
+			}
+			row.ColumnValues = append(row.ColumnValues, c)
+		}
+		results = append(results, row)
+	}
+	reply := generated(t, Transport{}, "getScannerResults", thrift.REPLY, 1, &thrift2.THBaseServiceGetScannerResultsResult{Success: results})
+	for _, limit := range []int{0, 500, 5000, 20_000} {
+		var pages [2]Page
+		for i, buffer := range []int{16, readBuffer} { // in the smaller no cell has room
+			d := decoder{r: bufio.NewReaderSize(bytes.NewReader(reply), buffer)}
+			d.reset(d.r, maxReply)
+			p := &pages[i]
+			p.Limit = limit
+			p.Reset()
+			if err := d.begin("getScannerResults", 1); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.result(func(typ byte) { p.read(&d, typ, len(results)) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a, b := &pages[0], &pages[1]
+		if !slices.EqualFunc(a.Rows, b.Rows, func(x, y PackedRow) bool { return bytes.Equal(x, y) }) || a.More != b.More || a.Need != b.Need || a.Untyped != b.Untyped || len(a.Rows) == 0 && limit != 500 {
+			t.Errorf("limit %d: %d rows, more %v, need %d, untyped %v; field by field %d, %v, %d, %v", limit,
+				len(b.Rows), b.More, b.Need, b.Untyped, len(a.Rows), a.More, a.Need, a.Untyped)
+		}
 	}
 }

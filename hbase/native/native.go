@@ -1,9 +1,14 @@
-// Package native asks HBase itself, past the gateways, for what Thrift2 cannot tell: through gohbase, behind an interface
-// small enough to be served by another client one day.
+// Package native asks HBase itself, past the gateways: for what Thrift2 cannot tell, and for the rows of tables. It does so
+// through gohbase, behind an interface small enough to be served by another client one day. Where region servers cannot be
+// reached, or ask for Kerberos, this is not the way: use the gateways.
 //
-// gohbase's calls can block without end while ZooKeeper or the master is away, and some of its paths end the process. So
-// nothing that moves rows may import this package: drover runs it in a child process of its own (Ask), which is killed when
-// its time is over and whose death is only an error.
+// gohbase's calls can block without end while ZooKeeper or the master is away, and some of its paths end the process. So nothing
+// of it runs where rows are moved. It runs in a child process of the same binary, whose death is only an error: Ask starts one for
+// one question and kills it when its time is over, and a Client keeps one that reads tables, and starts another when it died or hangs.
+//
+// A lane is a socket between a Client and its child, with one call at a time; a page is what a call of a scan brings. A scan stays
+// open in the child between the pages of a lane, as long as each page goes on where the one before it ended: this is an
+// optimisation that Clients cannot see, for each call says all that is needed to begin the scan anew.
 package native
 
 import (
@@ -41,7 +46,12 @@ type Server struct {
 // may end the process: see Ask.
 func Status(quorum string) (Cluster, error) {
 	logrus.SetOutput(io.Discard)
-	s, err := gohbase.NewAdminClient(quorum).ClusterStatus()
+	hosts, options := clientOptions(quorum)
+	return statusOf(gohbase.NewAdminClient(hosts, options...), quorum)
+}
+
+func statusOf(master gohbase.AdminClient, quorum string) (Cluster, error) {
+	s, err := master.ClusterStatus()
 	if err != nil {
 		return Cluster{}, fmt.Errorf("ask the master that %s names: %w", quorum, err)
 	}
