@@ -17,7 +17,7 @@ var rooms = map[string][]string{
 	"durable":           {},
 	"hbase":             {"crashpoint"},
 	"hbase/gateway":     {"hbase"},
-	"hbase/native":      {},
+	"hbase/native":      {"hbase"},
 	"jobs":              {"hbase"},
 	"jobs/mongodump":    {"jobs", "hbase"},
 	"jobs/hbasetable":   {"jobs", "hbase"},

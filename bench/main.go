@@ -8,6 +8,7 @@
 //	d      how exactly a limit is kept, by one run and by two on one table
 //	e      memory at the peak, with fields of up to 9 MB
 //	f      beside a happybase script and a BufferedMutator program
+//	g      rows/s from table to table, through gateways and by native scans ÷ those of HBase's CopyTable
 //
 // What is compared is measured in pairs, one right after the other; the ratio is taken within a pair, and the least, the
 // median and the greatest over the pairs are printed. A part that misses its target says MISS and makes the exit code 1;
@@ -43,6 +44,7 @@ type options struct {
 	parts   string
 	pairs   int
 	seconds int
+	rows    int
 	keep    string
 	out     string
 	profile string
@@ -74,12 +76,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&o.parts, "parts", "a,b,c,d,e,f", "which parts to run")
-	f.IntVar(&o.pairs, "pairs", 7, "pairs of measurements in a, b and c")
+	f.StringVar(&o.parts, "parts", "a,b,c,d,e,f,g", "which parts to run")
+	f.IntVar(&o.pairs, "pairs", 7, "pairs of measurements in a, b and c; at most 5 of them in g")
 	f.IntVar(&o.seconds, "seconds", 20, "about how long each measurement of a, c, d and f takes")
+	f.IntVar(&o.rows, "rows", 1_000_000, "rows of the table that is copied in g")
 	f.StringVar(&o.keep, "keep", "", "folder for data and logs, which stays and is used again; empty is a temporary one")
 	f.StringVar(&o.out, "out", "", "file for the tables as Markdown")
-	f.StringVar(&o.profile, "profile", "", "file for a CPU profile of drover in part b")
+	f.StringVar(&o.profile, "profile", "", "file for a CPU profile of drover in parts b and g")
 	f.Uint64Var(&o.seed, "seed", 1, "of the generated documents")
 	f.BoolVar(&o.quick, "quick", false, "a few seconds for each part, nothing judged: shows that the bench works")
 	if err := f.Parse(args); err != nil {
@@ -87,16 +90,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	parts := strings.Split(o.parts, ",")
 	for _, p := range parts {
-		if len(p) != 1 || !strings.Contains("abcdef", p) {
-			fmt.Fprintf(stderr, "bench: part %q: want some of a,b,c,d,e,f\n", p)
+		if len(p) != 1 || !strings.Contains("abcdefg", p) {
+			fmt.Fprintf(stderr, "bench: part %q: want some of a,b,c,d,e,f,g\n", p)
 			return 64
 		}
 	}
 	if o.quick {
 		o.pairs, o.seconds = 1, 2
 	}
-	if o.pairs < 1 || o.seconds < 1 {
-		fmt.Fprintln(stderr, "bench: -pairs and -seconds must be at least 1")
+	if o.pairs < 1 || o.seconds < 1 || o.rows < 1 {
+		fmt.Fprintln(stderr, "bench: -pairs, -seconds and -rows must be at least 1")
 		return 64
 	}
 	b := &bench{options: o, log: stderr}
@@ -118,6 +121,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		{"d", b.limit},
 		{"e", b.memory},
 		{"f", b.peers},
+		{"g", b.copies},
 	} {
 		if !slices.ContainsFunc(parts, func(s string) bool { return strings.Contains(p.names, s) }) {
 			continue

@@ -156,15 +156,8 @@ func writeCells(from, to string) error {
 // mutators compiles the Java program.
 func (b *bench) mutators(ctx context.Context, c *cluster, cells string) ([]contestant, error) {
 	dir := filepath.Join(b.dir, "java")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := compileJava(ctx, c, dir, "Load", mutatorProgram); err != nil {
 		return nil, err
-	}
-	source := filepath.Join(dir, "Load.java")
-	if err := os.WriteFile(source, mutatorProgram, 0o644); err != nil {
-		return nil, err
-	}
-	if out, err := exec.CommandContext(ctx, "javac", "-nowarn", "-cp", c.Classpath(), "-d", dir, source).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("compile the BufferedMutator program: %w: %s", err, out)
 	}
 	var all []contestant
 	for _, threads := range []int{1, 4} {

@@ -115,6 +115,7 @@ func (a *ackServer) stop() error {
 // job is a job file for drover with the default mapping.
 type job struct {
 	name, file, table string
+	source            string // in place of file: what stands behind "source:", of a job that needs no map
 	gateways          []string
 	rows              int // limit
 }
@@ -145,8 +146,12 @@ func (b *bench) move(ctx context.Context, j job, env ...string) (books, usage, e
 	if j.rows > 0 {
 		limits = fmt.Sprintf("limits: {rows: %d}\n", j.rows)
 	}
-	text := fmt.Sprintf("name: %s\nsource: {mongodump: %q}\ntarget: {table: %q, existing: merge}\nmap: {key: _id, family: d}\n%sgateways: {static: [%s]}\n",
-		j.name, j.file, j.table, limits, `"`+strings.Join(j.gateways, `","`)+`"`)
+	source := j.source
+	if source == "" {
+		source = fmt.Sprintf("{mongodump: %q}\nmap: {key: _id, family: d}", j.file)
+	}
+	text := fmt.Sprintf("name: %s\nsource: %s\ntarget: {table: %q, existing: merge}\n%sgateways: {static: [%s]}\n",
+		j.name, source, j.table, limits, `"`+strings.Join(j.gateways, `","`)+`"`)
 	file := filepath.Join(dir, "job.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return bk, usage{}, fmt.Errorf("run drover: %w", err)

@@ -27,6 +27,7 @@ import (
 type Guard struct {
 	Provider Provider
 	Dir      string // for the files; made when needed. "" keeps none, and knows no pin
+	ReadOnly bool   // the files are read and not written
 	Trust    bool   // hold no loss: the source is a person's own word, such as a list in a job file
 
 	// Probe tells whether the gateway at an address answers; it gets a context with a deadline. It is called for those lost,
@@ -227,7 +228,7 @@ const keepAgain = time.Minute
 
 // keep writes what later processes and commands want to know.
 func (r *guarding) keep(now time.Time) {
-	if r.Dir == "" || !r.spoke || now.Before(r.again) {
+	if r.Dir == "" || r.ReadOnly || !r.spoke || now.Before(r.again) {
 		return
 	}
 	want := ""

@@ -524,7 +524,8 @@ func stir(t testing.TB, s *stack.Stack, table string, seed uint64) (stop func() 
 	}
 }
 
-// Real HBase: a table of three versions is copied through three gateways while its regions are flushed, split, moved and merged.
+// Real HBase: a table of three versions is copied through three gateways, and by native scans, while its regions are flushed, split,
+// moved and merged.
 func TestRowCopyToHBase(t *testing.T) {
 	t.Parallel()
 	s := stack.Shared(t)
@@ -537,9 +538,16 @@ func TestRowCopyToHBase(t *testing.T) {
 	tableOf(t, call, from, [][]byte{[]byte("4"), []byte("user-0")}, "a", "b")
 	fillTable(t, call, from, r, 0, n, true)
 	// Compactions drop deletes, and regions that are split are compacted: with deletes the table is copied first, at rest.
-	for _, raw := range []bool{true, false} {
-		to := newTable(t, s)
-		yaml := rowJob(t, to, fmt.Sprintf("{table: %s, raw: %v}", from, raw), fmt.Sprintf("{table: %s, create: true, regions: 4}", to), "", gatewayList(s))
+	native := fmt.Sprintf(", via: native, zookeeper: %q", s.ZooKeeper)
+	for _, c := range []struct {
+		name string
+		raw  bool
+		via  string
+	}{
+		{"raw", true, ""}, {"raw, native", true, native}, {"stirred", false, ""}, {"stirred, native", false, native},
+	} {
+		to, raw := newTable(t, s), c.raw
+		yaml := rowJob(t, to, fmt.Sprintf("{table: %s, raw: %v%s}", from, raw, c.via), fmt.Sprintf("{table: %s, create: true, regions: 4}", to), "", gatewayList(s))
 		stop := func() string { return "no changes" }
 		if !raw {
 			stop = stir(t, s, from, r.Uint64())
@@ -548,8 +556,8 @@ func TestRowCopyToHBase(t *testing.T) {
 		did := stop()
 		got := sameRows(t, check.Table{Addr: s.Addrs()[0], Name: from}, check.Table{Addr: s.Addrs()[1], Name: to}, raw)
 		if int64(got.rows) != b.Rows || got.rows == 0 || raw != (got.deletes > 0) {
-			t.Errorf("raw is %v: the books say %+v, the tables %+v", raw, b, got)
+			t.Errorf("%s: the books say %+v, the tables %+v", c.name, b, got)
 		}
-		t.Logf("raw is %v: %d rows, %d cells, %d deletes in %d shards, %.1f s, %d retries, through %s", raw, got.rows, got.cells, got.deletes, b.Shards, b.Seconds, b.Retries, did)
+		t.Logf("%s: %d rows, %d cells, %d deletes in %d shards, %.1f s, %d retries, through %s", c.name, got.rows, got.cells, got.deletes, b.Shards, b.Seconds, b.Retries, did)
 	}
 }

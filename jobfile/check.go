@@ -144,6 +144,20 @@ func checkAddress(s string) string {
 	return ""
 }
 
+// checkQuorum checks HBase's own ZooKeeper: addresses with commas between them, and HBase's root behind them where it is another.
+func checkQuorum(s string) string {
+	hosts, root, found := strings.Cut(s, "/")
+	if found && (root == "" || strings.HasSuffix(root, "/") || stranger(root, "_.-/") != "") {
+		return fmt.Sprintf(`%s has the root %s; want a path such as /hbase-secure, or none for /hbase`, quote(s), quote("/"+root))
+	}
+	for addr := range strings.SplitSeq(hosts, ",") {
+		if msg := checkAddress(addr); msg != "" {
+			return strings.ReplaceAll(msg, ":9090", ":2181")
+		}
+	}
+	return ""
+}
+
 // checkDNS checks NAME:PORT, or the name of SRV records.
 func checkDNS(s string) string {
 	const want = `want a name with a port, as in "gateways.example.org:9090", or that of SRV records, as in _thrift._tcp.example.org`

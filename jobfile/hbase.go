@@ -76,7 +76,42 @@ func (d *decoder) table(v value) *hbasetable.Source {
 	if f, ok := o.fields["gateways"]; ok {
 		s.Gateways = d.tableGateways(f)
 	}
+	d.way(o, &s)
 	return hbasetable.New(s)
+}
+
+// way reads how the table is reached: through gateways, or past them.
+func (d *decoder) way(o object, s *hbasetable.Options) {
+	via := "gateways"
+	f, hasVia := o.fields["via"]
+	if hasVia {
+		v, ok := d.word(f, []string{"gateways", "native"})
+		if !ok {
+			return
+		}
+		via = v
+	}
+	quorum, hasQuorum := o.fields["zookeeper"]
+	if via != "native" {
+		if hasQuorum {
+			d.add(quorum.key, quorum.path, "is for via: native, which reads from the region servers themselves; add that, or take it out")
+		}
+		return
+	}
+	if !hasQuorum {
+		d.add(f.key, join(o.path, "zookeeper"), `is missing; give HBase's own ZooKeeper, such as "zk1:2181,zk2:2181"`)
+	} else if q, ok := d.text(quorum, `HBase's own ZooKeeper, such as "zk1:2181,zk2:2181"`); ok {
+		if msg := checkQuorum(q); msg != "" {
+			d.wrong(quorum, "%s", msg)
+		}
+		s.Quorum = q
+	}
+	if g, ok := o.fields["gateways"]; ok {
+		d.add(g.key, g.path, "stands beside via: native, which goes past gateways; take one of them out")
+	}
+	if g, ok := o.fields["filter"]; ok {
+		d.add(g.key, g.path, "is in a language that gateways know and region servers do not; take via: native out, or filter in map")
+	}
 }
 
 // wholeScan matches the filters that do not decide row by row.
@@ -323,11 +358,11 @@ func (d *decoder) writtenRows(o object, m *mapping.RowMapping) {
 	}
 }
 
-// sameTable reports a copy of a table to itself. Where the source has gateways of its own, only the clusters can tell.
+// sameTable reports a copy of a table to itself. Where the source has gateways of its own or none, only the clusters can tell.
 func (d *decoder) sameTable(root object, s *hbasetable.Source) {
 	o := s.Options()
 	to := d.file.job.Target.Table
-	if o.Gateways != nil || o.Table == "" || to == "" {
+	if o.Gateways != nil || o.Quorum != "" || o.Table == "" || to == "" {
 		return
 	}
 	if s.Is(to) {

@@ -22,6 +22,7 @@ import (
 
 	"drover/hbase"
 	"drover/jobs"
+	"drover/jobs/hbasetable"
 )
 
 // load reads a good file of testdata.
@@ -435,4 +436,20 @@ func FuzzParse(f *testing.F) {
 		}
 		checkFaults(t, []byte(strings.TrimPrefix(string(data), "\uFEFF")), e)
 	})
+}
+
+// A table read natively needs no gateway of its own, and may have the target's name: the clusters tell then.
+func TestNativeSource(t *testing.T) {
+	for yaml, want := range map[string]string{
+		`{table: t, via: native, zookeeper: "zk1:2181,zk2:2181/hbase-secure"}`: "zk1:2181,zk2:2181/hbase-secure",
+		`{table: u, via: gateways}`: "",
+	} {
+		f, err := Parse("job.yaml", []byte("name: a\nsource: {hbase: "+yaml+"}\ntarget: {table: t}\ngateways: {static: [\"gw:1\"]}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, ok := f.Job().Source.(*hbasetable.Source); !ok || s.Options().Quorum != want {
+			t.Errorf("%s: got %+v", yaml, s.Options())
+		}
+	}
 }

@@ -35,7 +35,7 @@ var sections = map[string][]string{
 	"gateways.zookeeper.tls": tlsKeys,
 	"dead_letters":           {"max", "to"},
 	"source.hbase": {
-		"table", "start", "stop", "prefix", "from", "to", "columns", "versions", "filter", "raw", "gateways", "limits",
+		"table", "via", "zookeeper", "start", "stop", "prefix", "from", "to", "columns", "versions", "filter", "raw", "gateways", "limits",
 	},
 	"source.hbase.gateways":     {"static", "framed", "compact", "http", "tls", "max_frame", "connections", "outage_limit"},
 	"source.hbase.gateways.tls": tlsKeys,

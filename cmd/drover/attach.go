@@ -8,6 +8,7 @@ import (
 
 	"drover/budget"
 	"drover/hbase"
+	"drover/hbase/native"
 	"drover/jobfile"
 	"drover/jobs"
 	"drover/jobs/hbasetable"
@@ -57,7 +58,8 @@ type attachment struct {
 	own    *hbase.Pool
 	job    *jobs.Job
 
-	pool   *hbase.Pool    // own, or that of the source's cluster
+	pool   *hbase.Pool    // own, or that of the source's cluster; nil where that is read natively
+	native *native.Client // nil is through gateways
 	member *budget.Member // of those who read the table on this host; nil without limits
 }
 
@@ -68,13 +70,20 @@ func (a *attachment) close() {
 	if a.pool != nil && a.pool != a.own {
 		a.pool.Close()
 	}
+	if a.native != nil {
+		a.native.Close()
+	}
 }
 
 func (a *attachment) attach(ctx context.Context, other *jobs.Gateways) error {
 	o := a.source.Options()
-	a.pool = a.own
 	static := a.job.Gateways.Static
-	if other != nil {
+	var link hbasetable.Link
+	switch {
+	case o.Quorum != "":
+		a.native = native.Open(native.Options{Quorum: o.Quorum, OutageLimit: a.job.Gateways.OutageLimit, Log: a.cfg.Log})
+		link.Cluster = a.native
+	case other != nil:
 		a.pool = hbase.NewPool(hbase.PoolOptions{
 			Transport: other.Transport, Connections: other.Connections, OutageLimit: other.OutageLimit, Log: a.cfg.Log,
 		})
@@ -84,8 +93,12 @@ func (a *attachment) attach(ctx context.Context, other *jobs.Gateways) error {
 			eps[i] = hbase.Endpoint{Addr: addr}
 		}
 		a.pool.Update(eps)
+	default:
+		a.pool = a.own
 	}
-	link := hbasetable.Link{Cluster: hbasetable.Through(a.pool, static)}
+	if a.pool != nil {
+		link.Cluster = hbasetable.Through(a.pool, static)
+	}
 	cluster, err := link.Cluster.ClusterID(ctx)
 	if err != nil {
 		return err
@@ -108,6 +121,14 @@ func (a *attachment) attach(ctx context.Context, other *jobs.Gateways) error {
 	return a.families(ctx)
 }
 
+// way is what in the job file leads to the source's cluster.
+func (a *attachment) way() string {
+	if a.native != nil {
+		return "source.hbase.zookeeper"
+	}
+	return "the gateways"
+}
+
 // checkLoop refuses to copy a table to itself.
 func (a *attachment) checkLoop(ctx context.Context, cluster string) error {
 	if !a.source.Is(a.job.Target.Table) {
@@ -125,6 +146,12 @@ func (a *attachment) checkLoop(ctx context.Context, cluster string) error {
 	return &runner.RefusedError{Reason: fmt.Sprintf("the source and the target are one table, %s of cluster %s: name another target.table", a.source.Options().Table, cluster)}
 }
 
+// tables says what tables look like.
+type tables interface {
+	TableExists(ctx context.Context, table string) (bool, error)
+	Describe(ctx context.Context, table string) (*hbase.TableInfo, error)
+}
+
 // families completes the mapping, and the families of a table to create, by those of the source's table.
 func (a *attachment) families(ctx context.Context) error {
 	table := a.source.Options().Table
@@ -132,13 +159,16 @@ func (a *attachment) families(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("the mapping of table %s is none of rows", table)
 	}
-	admin := hbase.NewAdmin(a.pool)
+	var admin tables = a.native
+	if a.native == nil {
+		admin = hbase.NewAdmin(a.pool)
+	}
 	there, err := admin.TableExists(ctx, table)
 	if err != nil {
 		return err
 	}
 	if !there {
-		return &runner.RefusedError{Reason: fmt.Sprintf("there is no table %s to read from: correct source.hbase.table, or the gateways", table)}
+		return &runner.RefusedError{Reason: fmt.Sprintf("there is no table %s to read from: correct source.hbase.table, or %s", table, a.way())}
 	}
 	t := &a.job.Target
 	info, err := admin.Describe(ctx, table)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,22 @@ func nativeCommand() *cobra.Command {
 				return err
 			}
 			return printJSON(os.Stdout, c)
+		}),
+	}
+}
+
+// nativeServeCommand is the child that reads tables past the gateways, for as long as its parent keeps its standard input open.
+func nativeServeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    native.ServeCommand + " QUORUM LANES",
+		Hidden: true,
+		Args:   cobra.ExactArgs(2),
+		RunE: ran(func(_ *cobra.Command, args []string) error {
+			lanes, err := strconv.Atoi(args[1])
+			if err != nil {
+				return fmt.Errorf("lanes: %w", err)
+			}
+			return native.Serve(args[0], lanes, os.Stdin)
 		}),
 	}
 }

@@ -103,7 +103,7 @@ func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
 	})
 	cfg.Drain = sigs.first
 
-	closeGateways, err := connectTo(f, &cfg, show.alert)
+	closeGateways, err := connectTo(f, &cfg, !cfg.DryRun, show.alert)
 	var res runner.Result
 	if err != nil {
 		res = runner.Failure(cfg.Job.Name, err)
@@ -131,8 +131,8 @@ func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
 }
 
 // connectTo completes cfg with who the gateways are: the job's, or an embedded one in this process. Their alerts are logged, and
-// given to told, which may be nil.
-func connectTo(f *jobfile.File, cfg *runner.Config, told func(discovery.Alert)) (closer func(), err error) {
+// given to told, which may be nil. keep tells whether what is learned of them is kept on this host.
+func connectTo(f *jobfile.File, cfg *runner.Config, keep bool, told func(discovery.Alert)) (closer func(), err error) {
 	g := &cfg.Job.Gateways
 	tls, err := f.TLS()
 	if err != nil {
@@ -149,6 +149,7 @@ func connectTo(f *jobfile.File, cfg *runner.Config, told func(discovery.Alert)) 
 				return err
 			}
 			defer src.close()
+			src.readOnly = !keep
 			return src.follow(ctx, cfg.Log, told, healthIn(cfg.Monitor), update)
 		}
 		return func() {}, nil

@@ -28,6 +28,7 @@ type gatewaySource struct {
 	what      string // for people
 	dir       string // of its guards on this host
 	trust     bool   // a person's own list
+	readOnly  bool   // nothing is kept on this host
 	zone      string // where this process is
 	transport hbase.Transport
 	close     func()
@@ -121,7 +122,7 @@ func zookeeperAuth(s string) (zookeeper.Auth, error) {
 // guard makes the guard of the source on this host.
 func (s *gatewaySource) guard(alert func(discovery.Alert)) *discovery.Guard {
 	return &discovery.Guard{
-		Provider: s.provider, Dir: s.dir, Trust: s.trust, Alert: alert,
+		Provider: s.provider, Dir: s.dir, ReadOnly: s.readOnly, Trust: s.trust, Alert: alert,
 		Probe: func(ctx context.Context, addr string) error { return probeGateway(ctx, addr, s.transport) },
 	}
 }
@@ -129,7 +130,9 @@ func (s *gatewaySource) guard(alert func(discovery.Alert)) *discovery.Guard {
 // follow gives the gateways to use until ctx ends: those that the guard believes, near ones first. Alerts are logged, and given to
 // told, which may be nil.
 func (s *gatewaySource) follow(ctx context.Context, log *slog.Logger, told func(discovery.Alert), healthy func(addr string) bool, update func([]hbase.Endpoint)) error {
-	s.note()
+	if !s.readOnly {
+		s.note()
+	}
 	guard := s.guard(func(a discovery.Alert) {
 		tell(log, a)
 		if told != nil {

@@ -1,4 +1,4 @@
-// Package hbasetable reads an HBase table through Thrift gateways: a range of its rows, whole, with every version and
+// Package hbasetable reads an HBase table, through Thrift gateways or past them: a range of its rows, whole, with every version and
 // timestamp, and with the deletes where they are asked for. Not for anything but a table, and not for following one: rows
 // that come or go while it is read may be read or not.
 //
@@ -37,6 +37,10 @@ type Options struct {
 	Filter      string // in HBase's filter language; it must decide row by row
 	Raw         bool   // deletes, and what they hide, too
 
+	// Quorum is HBase's own ZooKeeper, "host:port,host:port" with HBase's root behind it where that is not /hbase, of a table
+	// that is read from the region servers themselves, past all gateways; "" is through them. It may change between resumes,
+	// if the cluster stays.
+	Quorum string
 	// Gateways is another cluster's, nil the job's own. With Limits it may change between resumes, if the cluster stays.
 	Gateways *jobs.Gateways
 	Limits   jobs.Limits // of reading; rows and packed bytes a second
@@ -121,7 +125,7 @@ func (s *Source) Is(table string) bool {
 	return table == c.Database+":"+c.Name
 }
 
-// Describe implements jobs.Source. Which gateways lead to the cluster, and how fast it is read, is not part of it.
+// Describe implements jobs.Source. By which way the cluster is reached, and how fast it is read, is not part of it.
 func (s *Source) Describe() map[string]string {
 	o := s.opts
 	c := s.Name()
