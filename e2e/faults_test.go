@@ -73,15 +73,17 @@ func TestCutRepliesAndBusyRegions(t *testing.T) {
 	want := int64(scaled(1000, 60))
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: int64(scaled(400_000, 60_000)), Seed: r.Uint64()})
 	f := newFleet(t, 3)
-	// A gateway that is cut at every call is dead for all it does: new rows have to pass between two cuts.
-	const between = 3000
+	// A gateway that is cut at every call is dead for all it does, and a region that is too busy for ever takes no row: new rows
+	// have to pass between two cuts, and between two bursts of busy answers. A burst is for what is in flight, as a real one is.
+	const between, burst = 3000, 5
 	rounds, turn := 0, 0
 	for ; f.counts().Cut < want || f.counts().TooBusy < want; rounds++ {
 		if rounds == 200 {
 			t.Fatalf("after %d runs only %+v", rounds, f.counts())
 		}
 		f.take()
-		table, last := fmt.Sprintf("cut%d", rounds), 0
+		table, last, lastBusy := fmt.Sprintf("cut%d", rounds), 0, 0
+		asked := f.counts().TooBusy
 		p := start(t, "run", job(t, table, file, table, f.addrs()), "--json")
 		end := whileRunning(p, 10*time.Millisecond, func() {
 			if c := f.counts(); c.Cut < want && f.applied() >= last+between {
@@ -89,8 +91,12 @@ func TestCutRepliesAndBusyRegions(t *testing.T) {
 				last = f.applied()
 				turn++
 			}
-			if c := f.counts(); c.TooBusy < want {
-				pick(r, f.servers).Faults().TooBusy(nil, nil, 1)
+			if c := f.counts(); c.TooBusy < want && c.TooBusy >= asked && f.applied() >= lastBusy+between {
+				lastBusy = f.applied()
+				for _, s := range f.servers {
+					s.Faults().TooBusy(nil, nil, burst)
+					asked += burst
+				}
 			}
 		}).must(t, 0)
 		f.clear()

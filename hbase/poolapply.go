@@ -298,7 +298,9 @@ func (p *Pool) askDisabled(ctx context.Context, table string, first *gateway) bo
 		})
 	}
 	for range ask {
-		if t := <-answers; t.err == nil {
+		t := <-answers
+		p.log.Debug("asked whether the table is disabled", "table", table, "disabled", t.off, "error", t.err)
+		if t.err == nil {
 			return t.off
 		}
 	}

@@ -47,8 +47,9 @@ const (
 	pause = 500 * time.Millisecond
 
 	// The least that is let through, as a part of the last rate at which anything got through: with less it would be known too
-	// late that all is well again. And in rows a second, so that some row always asks.
-	floor, leastRows = 0.05, 1
+	// late that all is well again. And so that a call like the last that met trouble goes this often: calls that are made up already
+	// wait whole for their turn.
+	floor, leastRows, callEvery = 0.05, 1, 2*time.Second
 
 	// The rate doubles in this time where there was no trouble before: 4.2 doublings from the floor to 90 %.
 	doubling = 2 * time.Second
@@ -94,6 +95,7 @@ type Valve struct {
 	cut     time.Time
 	last    time.Time // the last trouble
 	hold    time.Time // nothing goes before
+	call    Rate      // rows and bytes of the last call that met trouble
 	trouble Trouble
 	moved   time.Time // when level was last looked at
 
@@ -188,7 +190,7 @@ func (v *Valve) Done(now, start time.Time, rows, bytes int, timed bool) {
 func (v *Valve) Trouble(now, start time.Time, why Trouble, wait time.Duration, rows, bytes int) {
 	v.roll(now)
 	v.Look(now)
-	v.last = now
+	v.last, v.call = now, Rate{float64(rows), float64(bytes)}
 	if until := now.Add(min(wait, longestHold)); wait > 0 && until.After(v.hold) {
 		v.hold = until
 	}
@@ -196,7 +198,11 @@ func (v *Valve) Trouble(now, start time.Time, why Trouble, wait time.Duration, r
 		return // of the same trouble: it was sent at the rate before
 	}
 	if !v.shut {
-		best := v.lately() // nothing may have got through yet
+		best := v.lately()
+		if best == v.got[0] { // it has just begun: a part of a window tells of all of it
+			part := max(now.Sub(v.began), window/20).Seconds() / window.Seconds()
+			best = Rate{best.Rows / part, best.Bytes / part}
+		}
 		v.base = Rate{max(best.Rows, float64(rows), leastRows), max(best.Bytes, float64(bytes), 1)}
 		v.level, v.bound = 1, 1
 		v.cutTo(now, afterFirst, why)
@@ -242,7 +248,8 @@ func (v *Valve) clamp() {
 	if !v.shut {
 		return
 	}
-	v.level = min(max(v.level, floor*v.bound, leastRows/v.base.Rows), v.top())
+	call := max(v.call.Rows/v.base.Rows, v.call.Bytes/v.base.Bytes) / callEvery.Seconds()
+	v.level = min(max(v.level, floor*v.bound, leastRows/v.base.Rows, call), v.top())
 }
 
 // Look lets time pass up to now.

@@ -271,3 +271,24 @@ func TestRandomTimes(t *testing.T) {
 		}
 	}
 }
+
+// Trouble in the first moments tells little of what a server takes: the rate is that of the moments, and a call as large as those
+// made up already goes every two seconds whatever comes.
+func TestTroubleAtTheStart(t *testing.T) {
+	var v Valve
+	at := time.Unix(1000, 0)
+	v.Done(at, at.Add(-4*time.Millisecond), 1000, 100_000, true)
+	v.Done(at.Add(100*time.Millisecond), at, 1000, 100_000, true)
+	now := at.Add(100 * time.Millisecond)
+	v.Trouble(now, now.Add(-time.Millisecond), Busy, 0, 1000, 100_000)
+	if r := v.Rate(); r.Rows < 9000 || r.Rows > 11_000 {
+		t.Errorf("2000 rows in 0.1 s, then trouble: %v rows/s, want half of 20,000", r.Rows)
+	}
+	for range 100 {
+		now = now.Add(3 * time.Second)
+		v.Trouble(now, now.Add(-time.Millisecond), Busy, 0, 1000, 100_000)
+		if r := v.Rate(); r.Rows < 500 || r.Bytes < 50_000 {
+			t.Fatalf("%+v: a call of 1000 rows would wait more than 2 s", r)
+		}
+	}
+}
