@@ -181,6 +181,26 @@ func (l *lane) suspectLocked(g *gateway, now time.Time) bool {
 	return c != nil && unit > 0 && quiet > max(seconds(overdueFactor*unit*c.units), overdueFloor)
 }
 
+// How long nothing may be answered before it is asked whether a table is disabled, and how often. A gateway tries a call to a
+// disabled table again by itself for minutes, and the first calls, whose time is not known yet, are given long.
+const stuckFor, askStuckEvery = 2 * time.Second, 5 * time.Second
+
+// stuckLocked tells whether no gateway answers anything, though some have calls.
+func (l *lane) stuckLocked(now time.Time) bool {
+	some := false
+	for _, g := range l.gateways {
+		quiet, oldest := g.quiet(now)
+		if oldest == nil {
+			continue
+		}
+		if quiet < stuckFor {
+			return false
+		}
+		some = true
+	}
+	return some
+}
+
 // cutLocked cuts the calls that are better made elsewhere: those of a gateway that is silent for too long, and those
 // that take too long at one that has become slow. Another gateway's answer in the meantime is the evidence that it is
 // not the cluster.

@@ -106,6 +106,7 @@ type Pool struct {
 	seq     uint64 // counts answers: times may be equal
 
 	asking singleflight.Group // whether a table is disabled
+	stuck  time.Time          // when that was last asked because nothing was answered
 
 	lastRow *known // the row put again to try a gateway; nil until one was acknowledged
 
@@ -616,6 +617,11 @@ func (p *Pool) tendLocked(now time.Time) time.Duration {
 			l.cutLocked(g, now)
 		}
 		l.dispatchLocked(now)
+	}
+	if p.writes.stuckLocked(now) && now.Sub(p.stuck) > askStuckEvery && !p.closed {
+		p.stuck = now
+		seq := p.seq
+		p.wg.Go(func() { p.askStuck(seq) })
 	}
 	for _, h := range p.hosts {
 		for len(h.idle) > 0 && now.Sub(h.idle[0].LastUsed()) >= idleLimit {

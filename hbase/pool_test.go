@@ -1084,45 +1084,54 @@ func TestTablePausesAndGoesOn(t *testing.T) {
 	})
 }
 
-// Gateways keep calls for a disabled table, until they are all set aside. The reason is told all the same.
+// Gateways keep calls for a disabled table, until they are all set aside. The reason is told all the same, and soon: also when
+// nothing was answered yet, so that calls are given long.
 func TestDisabledTableIsToldThoughAllGatewaysAreSilent(t *testing.T) {
-	var mu sync.Mutex
-	var told []string
-	o := PoolOptions{Paused: func(table, reason string) {
-		if mu.Lock(); table == "t" {
-			told = append(told, reason)
-		}
-		mu.Unlock()
-	}}
-	bubble(t, three, o, func(t *testing.T, c *cluster, p *Pool) {
-		rows, _ := load(t, p, 8, time.Second)
-		c.set(func() { c.off = true })
-		var wg sync.WaitGroup
-		for i := range 20 {
-			wg.Go(func() { mustApply(t, p, testBatch(fmt.Sprint("x", i, "-"), 10)) })
-		}
-		time.Sleep(8 * time.Second)
-		mu.Lock()
-		if !slices.Equal(told, []string{tableDisabled}) {
-			t.Errorf("told %q", told)
-		}
-		mu.Unlock()
-		sent := c.count()
-		time.Sleep(10 * time.Minute)
-		if n := (c.count() - sent) / 10; n > 40 {
-			t.Errorf("%d tries in 10 min", n)
-		}
-		c.set(func() { c.off = false })
-		start := time.Now()
-		wg.Wait()
-		if d := time.Since(start); d > 45*time.Second {
-			t.Errorf("went on after %v", d)
-		}
-		c.check(t, rows+200)
-		if !slices.Equal(told, []string{tableDisabled, ""}) {
-			t.Errorf("told %q", told)
-		}
-	})
+	for name, warm := range map[string]bool{"in mid-run": true, "at the start": false} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var told []string
+			o := PoolOptions{Paused: func(table, reason string) {
+				if mu.Lock(); table == "t" {
+					told = append(told, reason)
+				}
+				mu.Unlock()
+			}}
+			bubble(t, three, o, func(t *testing.T, c *cluster, p *Pool) {
+				rows := 0
+				if warm {
+					rows, _ = load(t, p, 8, time.Second)
+				}
+				c.set(func() { c.off = true })
+				var wg sync.WaitGroup
+				for i := range 20 {
+					wg.Go(func() { mustApply(t, p, testBatch(fmt.Sprint("x", i, "-"), 10)) })
+				}
+				time.Sleep(4 * time.Second)
+				mu.Lock()
+				if !slices.Equal(told, []string{tableDisabled}) {
+					t.Errorf("told %q", told)
+				}
+				mu.Unlock()
+				time.Sleep(26 * time.Second)
+				sent := c.count()
+				time.Sleep(10 * time.Minute)
+				if n := (c.count() - sent) / 10; n > 40 {
+					t.Errorf("%d tries in 10 min", n)
+				}
+				c.set(func() { c.off = false })
+				start := time.Now()
+				wg.Wait()
+				if d := time.Since(start); d > 45*time.Second {
+					t.Errorf("went on after %v", d)
+				}
+				c.check(t, rows+200)
+				if !slices.Equal(told, []string{tableDisabled, ""}) {
+					t.Errorf("told %q", told)
+				}
+			})
+		})
+	}
 }
 
 func TestTableErrorAfterTheLimit(t *testing.T) {

@@ -42,6 +42,8 @@ func (p *Pool) Apply(ctx context.Context, name string, b *Batch) (Applied, error
 	}
 	defer leave()
 	a := apply{p: p, ctx: ctx, t: p.table(name), since: time.Now()}
+	a.t.under.Add(1)
+	defer a.t.under.Add(-1)
 	if b.all.puts > 0 {
 		a.todo = append(a.todo, piece{b: b, hi: b.Rows()})
 		err = a.run()
@@ -261,22 +263,28 @@ const tableDisabled = "the table is disabled"
 // master answers, so nothing of the table's budget is spent. Calls stuck on a disabled table have every gateway set aside
 // before long, so the question goes over a connection of its own to a few gateways at once, whatever their state; those who
 // ask at the same time share it.
-func (a *apply) disabled(g *gateway) bool {
-	off, _, _ := a.p.asking.Do(a.t.name, func() (any, error) { return a.p.askDisabled(a.ctx, a.t.name, g), nil })
+func (a *apply) disabled(g *gateway) bool { return a.p.disabled(a.ctx, a.t, g.host) }
+
+// disabled asks a few gateways, first among them when it is not nil.
+func (p *Pool) disabled(ctx context.Context, t *table, first *host) bool {
+	off, _, _ := p.asking.Do(t.name, func() (any, error) { return p.askDisabled(ctx, t.name, first), nil })
 	if off == true {
-		a.p.writes.absolve()
+		p.writes.absolve()
 	}
 	return off == true
 }
 
-func (p *Pool) askDisabled(ctx context.Context, table string, first *gateway) bool {
+func (p *Pool) askDisabled(ctx context.Context, table string, first *host) bool {
 	const askedAtOnce = 3
 	ctx, cancel := context.WithTimeout(ctx, shortestTimeout)
 	defer cancel()
+	var ask []string
+	if first != nil {
+		ask = append(ask, first.addr)
+	}
 	p.mu.Lock()
-	ask := []string{first.addr}
 	for _, h := range p.hosts {
-		if h != first.host && len(ask) < askedAtOnce {
+		if h != first && len(ask) < askedAtOnce {
 			ask = append(ask, h.addr)
 		}
 	}

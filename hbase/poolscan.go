@@ -55,7 +55,7 @@ func (p *Pool) ScanPage(ctx context.Context, table string, s *Scan, n int, page 
 			return nil
 		case a.kind == Again:
 			again++
-			if again%8 == 4 && notServing(a.err) && p.askDisabled(ctx, table, g) {
+			if again%8 == 4 && notServing(a.err) && p.disabled(ctx, t, g.host) {
 				p.pause(t, a, tableDisabled, false, false)
 			}
 			if err := p.reads.rest(ctx, since, again-1, a.wait); err != nil {

@@ -30,7 +30,8 @@ type table struct {
 	rowAt   time.Time         // when it was
 	noReads bool              // reading rows back is refused
 
-	stopped atomic.Bool // reason is not ""
+	stopped atomic.Bool  // reason is not ""
+	under   atomic.Int64 // Apply calls under way
 }
 
 // known is a row that was acknowledged. Its batch is never changed nor released.
@@ -160,6 +161,24 @@ func (p *Pool) leave(t *table) {
 	t.next = time.Now().Add(p.jitter(shortestPause))
 	t.changedLocked()
 	t.mu.Unlock()
+}
+
+// askStuck finds out whether what everything waits for is that tables are disabled, and pauses those. seq is the number of the last
+// answer before.
+func (p *Pool) askStuck(seq uint64) {
+	var all []*table
+	p.mu.Lock()
+	for _, t := range p.tables {
+		if t.under.Load() > 0 && !t.stopped.Load() {
+			all = append(all, t)
+		}
+	}
+	p.mu.Unlock()
+	for _, t := range all {
+		if p.disabled(p.root, t, nil) {
+			p.pause(t, answer{seq: seq}, tableDisabled, false, false)
+		}
+	}
 }
 
 func (t *table) resumeLocked() {
