@@ -58,6 +58,7 @@ type Totals struct {
 	Limited time.Duration `json:"limited"`          // spent waiting for the limits; nanoseconds
 	Slowed  time.Duration `json:"slowed,omitempty"` // while HBase's answers held anything back; nanoseconds
 	Resumed int           `json:"resumed"`          // how often the run was taken up again
+	Dead    int64         `json:"dead,omitempty"`   // letters written, in a store that several processes share
 }
 
 // Store keeps the checkpoints of one run. It belongs to one process at a time, which holds the right to the run (a Lock,

@@ -221,10 +221,12 @@ func (s *ZooKeeperStore) SumTotals(ctx context.Context) (Totals, error) {
 
 // Add adds o to t.
 func (t *Totals) Add(o Totals) {
+	t.Calls += o.Calls
 	t.Retries += o.Retries
 	t.Limited += o.Limited
 	t.Slowed += o.Slowed
 	t.Resumed += o.Resumed
+	t.Dead += o.Dead
 }
 
 func (s *ZooKeeperStore) totalsPath(process string) string { return s.attempt + "/t/" + process }

@@ -44,6 +44,9 @@ func (p *Pool) Apply(ctx context.Context, name string, b *Batch) (Applied, error
 	a := apply{p: p, ctx: ctx, t: p.table(name), since: time.Now()}
 	a.t.under.Add(1)
 	defer a.t.under.Add(-1)
+	var stop func()
+	a.right, a.wait, stop = holding(ctx)
+	defer stop()
 	if b.all.puts > 0 {
 		a.todo = append(a.todo, piece{b: b, hi: b.Rows()})
 		err = a.run()
@@ -67,7 +70,9 @@ func (p *Pool) Apply(ctx context.Context, name string, b *Batch) (Applied, error
 // apply is one Apply under way, in one goroutine.
 type apply struct {
 	p       *Pool
-	ctx     context.Context
+	ctx     context.Context // of the calls
+	wait    context.Context // of the waiting between them
+	right   *Right          // nil is for ever
 	t       *table
 	since   time.Time
 	deletes bool // deletes are sent, and not puts
@@ -174,7 +179,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 	if rows == 0 {
 		return nil
 	}
-	probing, err := a.p.gate(a.ctx, a.t, a.since)
+	probing, err := a.p.gate(a.wait, a.t, a.since)
 	if err != nil {
 		return err
 	}
@@ -235,7 +240,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		if probing {
 			a.p.leave(a.t)
 		}
-		return a.p.writes.rest(a.ctx, a.since, pc.again-1, ans.wait)
+		return a.p.writes.rest(a.wait, a.since, pc.again-1, ans.wait)
 	default:
 		if ans.late {
 			pc.slow++
@@ -317,27 +322,37 @@ func (p *Pool) askDisabled(ctx context.Context, table string, first *host) bool 
 
 // send waits for the pacer and makes one call.
 func (a *apply) send(w *waiter, rows, bytes, slow int, resent bool, do func(context.Context, link) error) (answer, error) {
-	start := time.Now()
-	err := a.p.pace(a.ctx, a.t.name, rows, bytes)
-	paced := time.Now()
-	a.out.Wait += paced.Sub(start)
-	if err != nil {
-		return answer{}, err
-	}
-	ans, err := a.p.once(a.ctx, w, work(rows, bytes), slow, do)
-	a.out.Call += time.Since(paced)
-	if ans.g != nil {
-		a.out.Attempts++
-		if resent && ans.reached {
-			a.out.Resent += rows
+	for {
+		start := time.Now()
+		if a.right != nil {
+			if err := a.right.Sure(a.wait); err != nil {
+				return answer{}, err
+			}
 		}
+		err := a.p.pace(a.wait, a.t.name, rows, bytes)
+		paced := time.Now()
+		a.out.Wait += paced.Sub(start)
+		if err != nil {
+			return answer{}, err
+		}
+		ans, err := a.guarded(w, work(rows, bytes), slow, do)
+		a.out.Call += time.Since(paced)
+		if errors.Is(err, errUnsure) {
+			continue // nothing was sent
+		}
+		if ans.g != nil {
+			a.out.Attempts++
+			if resent && ans.reached {
+				a.out.Resent += rows
+			}
+		}
+		if err != nil {
+			return ans, err
+		}
+		a.p.observe(a.t.name, ans)
+		a.p.witness(a.ctx, a.t.name, ans, rows, bytes)
+		return ans, nil
 	}
-	if err != nil {
-		return ans, err
-	}
-	a.p.observe(a.t.name, ans)
-	a.p.witness(a.ctx, a.t.name, ans, rows, bytes)
-	return ans, nil
 }
 
 // split puts a piece back in parts, the first one next.
@@ -520,7 +535,7 @@ func (a *apply) takes(g *gateway, after uint64) (verdict, error) {
 		case Table, Never, Smaller:
 			return no, nil
 		case Again:
-			if err := a.p.writes.rest(a.ctx, a.since, try, ans.wait); err != nil {
+			if err := a.p.writes.rest(a.wait, a.since, try, ans.wait); err != nil {
 				return unknown, err
 			}
 		}

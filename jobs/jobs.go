@@ -68,6 +68,14 @@ type Source interface {
 	Open(ctx context.Context, mem Memory, l Layout, s Shard, from Cursor) (Reader, error)
 }
 
+// Splitter is a Source whose shards can be cut while they are read.
+type Splitter interface {
+	// Split cuts what is left of the shard beyond after, a cursor of a reader of it, in two parts of about the same size in stored
+	// bytes: head is [s.Start, m) and rest [m, s.End), both with Bytes and Check as Plan would give them, and m is beyond after. ok is
+	// false when it cannot be cut, because it is a stream or too little is left.
+	Split(ctx context.Context, l Layout, s Shard, after Cursor) (head, rest Shard, ok bool, err error)
+}
+
 // Renderer is a Source whose documents are not BSON: it shows one, for dead letters and people.
 type Renderer interface {
 	// Render gives the document as JSON. The error says why it cannot be decoded.

@@ -29,7 +29,7 @@ func (r *run) finish() Result {
 	_, _, ended := r.saver.books()
 	switch {
 	case r.cfg.DryRun || r.plan.Limit > 0:
-		if stopped(r.cfg.Drain) {
+		if closed(r.cfg.Drain) {
 			return r.ended(errDrained)
 		}
 		return r.close(Partial)
@@ -42,15 +42,6 @@ func (r *run) finish() Result {
 		state = DeadLetters
 	}
 	return r.close(state)
-}
-
-func stopped(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 // worst picks the failure to show: one that needs a person before one that does not.
@@ -113,6 +104,9 @@ func stateOf(err error) (State, string) {
 
 func (r *run) totals() checkpoints.Totals {
 	t := r.books
+	if r.shared {
+		t.Dead = r.dead.Load()
+	}
 	t.Calls += r.calls.Load()
 	t.Retries += r.retries.Load()
 	if r.pacer != nil {

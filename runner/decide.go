@@ -97,54 +97,26 @@ func (r *run) load() error {
 // planAnew makes a plan, and its record unless it is a dry run.
 func (r *run) planAnew(fp Fingerprint) error {
 	r.mon.setPhase("planning")
-	now := time.Now()
-	ts := now.UnixMilli()
 	var rec jobRecord
 	if r.folder != nil {
 		var err error
 		if rec, err = r.folder.job(); err != nil {
 			return err
 		}
-		ts = max(ts, rec.LastTimestamp+1)
 	}
-	layout, err := r.cfg.Job.Source.Plan(r.ctx, r.cfg.Shards*8)
+	p, err := r.makePlan(fp, time.Now(), rec.LastTimestamp)
 	if err != nil {
 		return err
-	}
-	tabs, err := tables(r.cfg.Job.Target.Table, layout.Collections)
-	if err != nil {
-		return err
-	}
-	p := &Plan{
-		Run: newRunID(now), Job: r.cfg.Job.Name, Created: now.UTC(), Timestamp: ts, Fingerprint: fp,
-		Layout: layout, Tables: tabs, Limit: r.cfg.Limit,
-	}
-	for i := range p.Tables {
-		t := &p.Tables[i]
-		s, err := sample(r.ctx, r.cfg.Job, layout, layout.Collections[i], ts, 10_000, 0)
-		if err != nil {
-			return fmt.Errorf("sample collection %s: %w", t.namespace(), err)
-		}
-		t.KeyType = s.KeyType
-		if r.cfg.Job.Target.Create {
-			t.Splits = splits(s.Keys, r.cfg.Job.Target.Regions)
-		}
 	}
 	r.plan = p
 	if r.cfg.DryRun {
 		r.saver = newSaver(discard{}, map[int]checkpoints.Checkpoint{})
 		return nil
 	}
-	if err := r.connect(); err != nil {
+	if err := r.checkTables(p); err != nil {
 		return err
 	}
-	c := cluster{r.pool, hbase.NewAdmin(r.pool)}
-	for i := range p.Tables {
-		if err := c.checkTable(r.ctx, r.cfg.Job, &p.Tables[i]); err != nil {
-			return err
-		}
-	}
-	rec.LastTimestamp = ts
+	rec.LastTimestamp = p.Timestamp
 	if p.Limit == 0 {
 		rec.Run = p.Run
 	}
@@ -159,6 +131,49 @@ func (r *run) planAnew(fp Fingerprint) error {
 	if err := r.load(); err != nil {
 		return err
 	}
-	r.log.Info("planned", "run", p.Run, "shards", len(layout.Shards), "tables", len(p.Tables), "timestamp", ts)
+	r.log.Info("planned", "run", p.Run, "shards", len(p.Layout.Shards), "tables", len(p.Tables), "timestamp", p.Timestamp)
+	return nil
+}
+
+// makePlan cuts the source, samples it and names the tables, without asking HBase. The timestamp is above after.
+func (r *run) makePlan(fp Fingerprint, now time.Time, after int64) (*Plan, error) {
+	ts := max(now.UnixMilli(), after+1)
+	layout, err := r.cfg.Job.Source.Plan(r.ctx, r.cfg.Shards*8)
+	if err != nil {
+		return nil, err
+	}
+	tabs, err := tables(r.cfg.Job.Target.Table, layout.Collections)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{
+		Run: newRunID(now), Job: r.cfg.Job.Name, Created: now.UTC(), Timestamp: ts, Fingerprint: fp,
+		Layout: layout, Tables: tabs, Limit: r.cfg.Limit,
+	}
+	for i := range p.Tables {
+		t := &p.Tables[i]
+		s, err := sample(r.ctx, r.cfg.Job, layout, layout.Collections[i], ts, 10_000, 0)
+		if err != nil {
+			return nil, fmt.Errorf("sample collection %s: %w", t.namespace(), err)
+		}
+		t.KeyType = s.KeyType
+		if r.cfg.Job.Target.Create {
+			t.Splits = splits(s.Keys, r.cfg.Job.Target.Regions)
+		}
+	}
+	return p, nil
+}
+
+// checkTables compares the plan's tables with those of HBase, and notes which are to be created.
+func (r *run) checkTables(p *Plan) error {
+	if err := r.connect(); err != nil {
+		return err
+	}
+	c := cluster{r.pool, hbase.NewAdmin(r.pool)}
+	for i := range p.Tables {
+		if err := c.checkTable(r.ctx, r.cfg.Job, &p.Tables[i]); err != nil {
+			return err
+		}
+	}
 	return nil
 }

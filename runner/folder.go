@@ -64,6 +64,13 @@ func (f *folder) letters(j jobs.Job) string {
 	return filepath.Join(f.dir, "letters")
 }
 
+func (r *run) lettersDir() string {
+	if r.folder == nil {
+		return (&folder{dir: filepath.Join(r.cfg.StateDir, r.cfg.Job.Name)}).letters(r.cfg.Job)
+	}
+	return r.folder.letters(r.cfg.Job)
+}
+
 func (f *folder) record(run, name string) *checkpoints.Record {
 	r := &checkpoints.Record{Dir: f.dir, Name: name, Kind: name, Format: format}
 	if run != "" {

@@ -27,9 +27,16 @@ type pacer struct {
 	limits, slow holding
 }
 
+// Budget is what everything is paid from that is done to one table.
+type Budget interface {
+	// Wait waits until rows and bytes are paid for, and says how long that was. They are spent when it returns nil.
+	Wait(ctx context.Context, rows, bytes int) (waited time.Duration, err error)
+	Close() error
+}
+
 // paced is one table.
 type paced struct {
-	budget *budget.Member
+	budget Budget
 	whole  *valve
 	ramp   ramp
 
@@ -44,8 +51,8 @@ func newPacer(log *slog.Logger) *pacer {
 }
 
 // add is for the time before the run moves; it is not safe beside itself.
-func (p *pacer) add(table string, m *budget.Member, j jobs.Job) *paced {
-	t := &paced{budget: m, whole: newValve(p.log, table, "", j.Limits), servers: map[string]*valve{}}
+func (p *pacer) add(table string, b Budget, j jobs.Job) *paced {
+	t := &paced{budget: b, whole: newValve(p.log, table, "", j.Limits), servers: map[string]*valve{}}
 	t.ramp.init(j)
 	next := maps.Clone(*p.tables.Load())
 	next[table] = t

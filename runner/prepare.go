@@ -131,7 +131,7 @@ func (r *run) prepare() error {
 		return err
 	}
 	var err error
-	if r.letters, err = deadletters.Open(r.folder.letters(r.cfg.Job), r.plan.Run); err != nil {
+	if r.letters, err = deadletters.Open(r.lettersDir(), r.plan.Run); err != nil {
 		return err
 	}
 	g := r.cfg.Job.Gateways
@@ -174,6 +174,11 @@ func (r *run) readyTable(admin *hbase.Admin, t *table, moved int64) error {
 		spec := hbase.TableSpec{Name: t.plan.Table, Families: r.cfg.Job.Target.Families, Splits: t.plan.Splits}
 		r.log.Info("creating table", "table", t.plan.Table, "regions", len(t.plan.Splits)+1)
 		err := admin.Create(r.ctx, spec)
+		if err != nil && r.shared {
+			if there, terr := admin.TableExists(r.ctx, t.plan.Table); terr == nil && there {
+				err = nil // another process of the run was faster
+			}
+		}
 		if errors.Is(err, hbase.ErrUnknownMethod) {
 			return refuse("the gateways are of HBase 1.x and cannot create table %s: create it in the hbase shell, then run again: %s", t.plan.Table, hbase.ShellCreate(spec))
 		}
@@ -217,7 +222,10 @@ func (r *run) watchRegions(ctx context.Context) {
 	}
 }
 
-// joinBudgets takes part in each table's budget of this host.
+// A batch is at most this part of a second's limit, so that the rate stays even and others get their turn.
+const ofSecond, ofSecondShared = 10, 50
+
+// joinBudgets takes part in each table's budget: the one that was given, or this host's.
 func (r *run) joinBudgets(admin *hbase.Admin) error {
 	l := r.cfg.Job.Limits
 	cluster, err := admin.ClusterID(r.ctx)
@@ -228,17 +236,25 @@ func (r *run) joinBudgets(admin *hbase.Admin) error {
 		return err
 	}
 	for _, t := range r.tables {
-		m, err := budget.Join(r.cfg.Budgets, t.plan.Table+"@"+cluster, budget.Limits{Rows: l.Rows, Bytes: l.Bytes})
-		if err != nil {
-			return fmt.Errorf("join the budget of table %s: %w", t.plan.Table, err)
+		in, part := budget.Limits{Rows: l.Rows, Bytes: l.Bytes}, int64(ofSecond)
+		if r.cfg.Budget != nil {
+			b, err := r.cfg.Budget(t.plan.Table, cluster)
+			if err != nil {
+				return fmt.Errorf("take part in the budget of table %s: %w", t.plan.Table, err)
+			}
+			t.paced, part = r.pacer.add(t.plan.Table, b, r.cfg.Job), ofSecondShared
+		} else {
+			m, err := budget.Join(r.cfg.Budgets, t.plan.Table+"@"+cluster, in)
+			if err != nil {
+				return fmt.Errorf("join the budget of table %s: %w", t.plan.Table, err)
+			}
+			t.paced, in = r.pacer.add(t.plan.Table, m, r.cfg.Job), m.Limits()
 		}
-		t.paced = r.pacer.add(t.plan.Table, m, r.cfg.Job)
-		// A batch is at most a tenth of a second's budget, so that the rate stays even and others get their turn.
-		if in := m.Limits(); in.Rows > 0 {
-			t.maxRows = int(min(int64(t.maxRows), max(1, in.Rows/10)))
+		if in.Rows > 0 {
+			t.maxRows = int(min(int64(t.maxRows), max(1, in.Rows/part)))
 		}
-		if in := m.Limits(); in.Bytes > 0 {
-			t.maxBytes = int(min(int64(t.maxBytes), max(1, in.Bytes/10)))
+		if in.Bytes > 0 {
+			t.maxBytes = int(min(int64(t.maxBytes), max(1, in.Bytes/part)))
 		}
 	}
 	return nil

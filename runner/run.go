@@ -33,7 +33,7 @@ const (
 type Config struct {
 	Job      jobs.Job
 	StateDir string // holds a folder per job name
-	Budgets  string // folder of this host's table budgets
+	Budgets  string // folder of this host's table budgets, where Budget is nil
 	Fresh    bool   // start a new run whatever the state folder says
 	Limit    int64  // documents; 0 is all. A limited run has an id of its own and never marks the job's run done
 	DryRun   bool   // read and map everything, write nothing anywhere
@@ -41,6 +41,9 @@ type Config struct {
 	Shards   int    // moved at once; 0 is one per processor, at least 2
 	Log      *slog.Logger
 	Monitor  *Monitor
+
+	// Budget gives a table's budget that is shared beyond this host. May be nil.
+	Budget func(table, cluster string) (Budget, error)
 
 	// Drain ends the run when closed: reading stops, what is in flight is waited for, the watermarks are saved.
 	Drain <-chan struct{}
@@ -77,6 +80,8 @@ type run struct {
 	drainer sync.Once
 	flights sync.WaitGroup
 	pacer   *pacer
+	leases  Leases
+	shared  bool // several processes work on the run: each saves its own shards, and what cannot be saved now is saved later
 
 	calls    atomic.Int64 // of this process
 	retries  atomic.Int64 // the same
@@ -84,6 +89,7 @@ type run struct {
 
 	letters *deadletters.Log // nil in a dry run
 	dead    atomic.Int64
+	others  atomic.Int64 // dead letters of other processes of the run, as last heard
 	limit   *countdown
 
 	mu       sync.Mutex
@@ -101,25 +107,11 @@ var errLimit = errors.New("the limit of documents is reached")
 // Run carries the job through, from wherever the state folder says it is. The error, if any, is in the result.
 func Run(ctx context.Context, cfg Config) Result {
 	began := time.Now()
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Monitor == nil {
-		cfg.Monitor = &Monitor{}
-	}
-	if cfg.Memory == 0 {
-		cfg.Memory = DefaultMemory
-	}
-	if cfg.Shards == 0 {
-		cfg.Shards = max(2, runtime.GOMAXPROCS(0))
-	}
 	if cfg.Limit > 0 {
 		cfg.Shards = 1
 	}
-	r := &run{cfg: cfg, log: cfg.Log, mon: cfg.Monitor, mem: &memory{bound: cfg.Memory}, tables: map[namespace]*table{}, drain: make(chan struct{})}
-	r.ctx, r.cancel = context.WithCancelCause(ctx)
+	r := newRun(ctx, cfg)
 	defer r.cancel(nil)
-	r.recycled.New = func() any { return &flight{} }
 
 	res := r.execute()
 	res.Job = cfg.Job.Name
@@ -230,7 +222,9 @@ func (r *run) move() {
 		}
 		return r.letters.Sync()
 	}
-	leases := newAllShards(r.plan.Layout.Shards, r.saver.latest)
+	if r.leases == nil {
+		r.leases = newAllShards(r.plan.Layout.Shards, r.saver.latest)
+	}
 	aside, stop := context.WithCancel(r.ctx)
 	var helpers, workers sync.WaitGroup
 	helpers.Go(func() { r.saver.loop(aside, r.fail) })
@@ -238,7 +232,7 @@ func (r *run) move() {
 		helpers.Go(func() { r.watchRegions(aside) })
 		helpers.Go(func() { r.pacer.tend(aside, r.well) })
 	}
-	r.work(leases, &workers)
+	r.work(&workers)
 	workers.Wait()
 	stop()
 	helpers.Wait()
@@ -249,7 +243,16 @@ const tails = 4
 
 // work starts shards until none is left or the run ends. A shard that is read to its end makes room for the next one while
 // its last rows are on their way: a single row that takes long must not leave the gateways idle.
-func (r *run) work(leases Leases, workers *sync.WaitGroup) {
+func (r *run) work(workers *sync.WaitGroup) {
+	ctx, stop := context.WithCancel(r.ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-r.drain:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
 	reading := make(chan struct{}, r.cfg.Shards)
 	under := make(chan struct{}, tails*r.cfg.Shards)
 	for {
@@ -262,7 +265,7 @@ func (r *run) work(leases Leases, workers *sync.WaitGroup) {
 				return
 			}
 		}
-		spec, from, ok := leases.Next(r.ctx)
+		l, ok := r.leases.Next(ctx)
 		if !ok {
 			return
 		}
@@ -272,14 +275,24 @@ func (r *run) work(leases Leases, workers *sync.WaitGroup) {
 			<-reading
 		})
 		workers.Go(func() {
-			err := r.newShard(spec, from).move(r.ctx, wasRead)
+			if r.shared {
+				r.saver.take(l.From)
+			}
+			s := r.newShard(l)
+			err := s.move(r.ctx, wasRead)
 			wasRead()
+			if err != nil && !ofShard(err) && closed(l.Lost) {
+				err = ErrLost // and all that came of that
+			}
 			switch {
-			case err == nil, errors.Is(err, errDrained):
+			case err == nil, errors.Is(err, errDrained), errors.Is(err, ErrLost):
 			case errors.Is(err, errLimit):
 				r.startDrain()
 			default:
-				r.shardFailed(spec, err)
+				r.shardFailed(s.spec, err)
+			}
+			if l.Done != nil {
+				r.giveBack(l, s, err)
 			}
 			<-under
 		})
@@ -290,6 +303,8 @@ func (r *run) work(leases Leases, workers *sync.WaitGroup) {
 func (r *run) window() int {
 	return r.capacity/int(max(1, r.active.Load())) + 1
 }
+
+func defaultShards() int { return max(2, runtime.GOMAXPROCS(0)) }
 
 // well tells whether the gateways are, for a ramp to go on: most take part.
 func (r *run) well() bool {
@@ -305,14 +320,18 @@ func (r *run) well() bool {
 
 // shardFailed decides whether a shard's end is the run's: a broken file or a faulty table leaves the others to go on.
 func (r *run) shardFailed(spec jobs.Shard, err error) {
-	var broken *jobs.BrokenError
-	var tableErr *hbase.TableError
-	if errors.As(err, &broken) || errors.As(err, &tableErr) {
+	if ofShard(err) {
 		r.log.Error("shard failed, the others go on", "shard", spec.N, "error", err)
 		r.note(err)
 		return
 	}
 	r.fail(err)
+}
+
+func ofShard(err error) bool {
+	var broken *jobs.BrokenError
+	var tableErr *hbase.TableError
+	return errors.As(err, &broken) || errors.As(err, &tableErr)
 }
 
 // apply sends a batch, or in a dry run does not.
@@ -341,7 +360,7 @@ func (r *run) recycle(f *flight) {
 // bury writes a dead letter, unless that would be one more than the job allows.
 func (r *run) bury(spec jobs.Shard, p place, stage, reason string, attempts int, key []byte) error {
 	position := string(p.chunk.At(int(p.i)))
-	n := r.dead.Add(1)
+	n := r.dead.Add(1) + r.others.Load()
 	allowed := r.cfg.Job.DeadLetters.Max
 	if r.letters == nil { // a dry run buries nothing, and shows the first few
 		if n <= 10 {

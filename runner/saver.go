@@ -2,7 +2,9 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -23,10 +25,15 @@ type saver struct {
 	totals  func() checkpoints.Totals
 	mon     *Monitor
 
+	// shared says that other processes save shards of the same run: one whose right went to another is fenced, alone.
+	shared bool
+
 	mu      sync.Mutex
 	pending map[int]checkpoints.Checkpoint
 	latest  map[int]checkpoints.Checkpoint // what was offered last, for progress
+	saved   map[int]checkpoints.Checkpoint // what is durable; of shared stores only
 	bytes   int64
+	dead    int64 // that the store was told of
 
 	kick   chan struct{}
 	saving sync.Mutex
@@ -34,7 +41,7 @@ type saver struct {
 
 func newSaver(store checkpoints.Store, loaded map[int]checkpoints.Checkpoint) *saver {
 	return &saver{
-		store: store, pending: map[int]checkpoints.Checkpoint{}, latest: maps.Clone(loaded),
+		store: store, pending: map[int]checkpoints.Checkpoint{}, latest: maps.Clone(loaded), saved: map[int]checkpoints.Checkpoint{},
 		kick: make(chan struct{}, 1),
 	}
 }
@@ -55,8 +62,83 @@ func (s *saver) offer(c checkpoints.Checkpoint, bytes int64) {
 	}
 }
 
+// take begins with a shard, from where it stands.
+func (s *saver) take(c checkpoints.Checkpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pending, c.Shard)
+	s.saved[c.Shard], s.latest[c.Shard] = c, c
+}
+
+// leave ends with a shard: what was offered and not saved is forgotten. It gives what is durable of it.
+func (s *saver) leave(shard int) checkpoints.Checkpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pending, shard)
+	c := s.saved[shard]
+	delete(s.saved, shard)
+	s.latest[shard] = c // whoever goes on with it goes on from there
+	return c
+}
+
+// told is how many dead letters of this process the store knows of.
+func (s *saver) told() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dead
+}
+
+// durable tells whether all that was offered of a shard is.
+func (s *saver) durable(shard int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, waits := s.pending[shard]
+	return !waits
+}
+
+// saveShared is save for a shared store. What could not be saved is offered again, unless more was meanwhile; what may not be
+// saved here any more is dropped.
+func (s *saver) saveShared(ctx context.Context) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	changed := slices.SortedFunc(maps.Values(s.pending), func(a, b checkpoints.Checkpoint) int { return a.Shard - b.Shard })
+	s.bytes = 0
+	s.mu.Unlock()
+	began := time.Now()
+	defer func() { s.mon.waited(WaitCheckpoint, time.Since(began)) }()
+	err := s.letters()
+	totals := s.totals()
+	if err == nil {
+		err = s.store.Save(ctx, changed, totals)
+	}
+	fenced, some := errors.AsType[*checkpoints.FencedError](err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil || some {
+		s.dead = totals.Dead
+	}
+	for _, c := range changed {
+		switch {
+		case some && slices.Contains(fenced.Shards, c.Shard):
+			delete(s.pending, c.Shard)
+		case err == nil || some:
+			if _, held := s.saved[c.Shard]; held {
+				s.saved[c.Shard] = c
+			}
+			if reflect.DeepEqual(s.pending[c.Shard], c) {
+				delete(s.pending, c.Shard)
+			}
+		}
+	}
+	return err
+}
+
 // save makes everything offered so far durable. After an error nothing more is saved by this process.
 func (s *saver) save(ctx context.Context) error {
+	if s.shared {
+		return s.saveShared(ctx)
+	}
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
@@ -90,11 +172,16 @@ func (s *saver) loop(ctx context.Context, fail func(error)) {
 			continue
 		}
 		// ctx ends the loop when the last shard is done, and not a save under way: that would end a finished run as stopped.
-		if err := s.save(context.WithoutCancel(ctx)); err != nil {
+		if err := s.save(context.WithoutCancel(ctx)); err != nil && !s.passes(err) {
 			fail(err)
 			return
 		}
 	}
+}
+
+// passes tells of an error that only says that it has to be tried again later, or that a shard went to another process.
+func (s *saver) passes(err error) bool {
+	return s.shared && !errors.Is(err, checkpoints.ErrGone)
 }
 
 // books sums what was offered: the settled documents of the run, with stored bytes and ended shards.

@@ -96,13 +96,16 @@ type lane struct {
 // shard moves one shard. All its fields belong to the goroutine in move; flights come back through landed.
 type shard struct {
 	run   *run
-	spec  jobs.Shard
+	lease Lease
+	spec  jobs.Shard      // the lease's, until it is cut
+	ctx   context.Context // of what is sent
 	lanes map[namespace]*lane
 	win   checkpoints.Window[place]
 
 	chunks []*chunkRef // that the watermark has not passed, oldest first
 	spent  []*chunkRef // all settled, not freed yet
 	cursor jobs.Cursor // the watermark
+	next   jobs.Cursor // where the next chunk starts
 	stored int64       // source bytes up to the watermark, by whole chunks
 	read   int64       // documents taken from the reader, plus those settled before this process
 
@@ -116,15 +119,17 @@ type shard struct {
 	callNanos      int64
 }
 
-func (r *run) newShard(spec jobs.Shard, from checkpoints.Checkpoint) *shard {
+func (r *run) newShard(l Lease) *shard {
+	from := l.From
 	s := &shard{
-		run: r, spec: spec, lanes: map[namespace]*lane{},
+		run: r, lease: l, spec: l.Shard, ctx: r.ctx, lanes: map[namespace]*lane{},
 		cursor: jobs.Cursor(from.Cursor), stored: from.Stored,
 		landed: make(chan *flight, r.capacity+2),
 	}
 	if s.cursor == "" {
-		s.cursor = spec.Start
+		s.cursor = s.spec.Start
 	}
+	s.next = s.cursor
 	for _, t := range r.tables {
 		c, ok := from.Tables[t.plan.Table]
 		if ok {
@@ -161,30 +166,34 @@ func (s *shard) lane(ns namespace) *lane {
 	return l
 }
 
+// feed reads a shard ahead of who takes its chunks.
+type feed struct {
+	chunks chan fed
+	reader jobs.Reader
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+}
+
 type fed struct {
 	chunk *jobs.Chunk
 	err   error
 }
 
-// move carries the shard from its watermark to its end. It returns nil when everything is settled, errLimit when all that the
-// limit allows is settled, errDrained when it was asked to stop, and otherwise what stands in the way; in each case the
-// watermark was handed to the saver, nothing is in flight and no memory is held. It calls wasRead when all is read and on its
-// way, maybe more than once.
-func (s *shard) move(ctx context.Context, wasRead func()) error {
+// openFeed reads from s.next on.
+func (s *shard) openFeed(ctx context.Context) (*feed, error) {
 	r := s.run
-	rd, err := r.cfg.Job.Source.Open(ctx, r.mem, r.plan.Layout, s.spec, s.cursor)
+	rd, err := r.cfg.Job.Source.Open(ctx, r.mem, r.plan.Layout, s.spec, s.next)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	feed := make(chan fed)
-	feedCtx, stopFeed := context.WithCancel(ctx)
-	var feeder sync.WaitGroup
-	feeder.Go(func() {
+	f := &feed{chunks: make(chan fed), reader: rd}
+	ctx, f.stop = context.WithCancel(ctx)
+	f.done.Go(func() {
 		for {
-			c, err := rd.Next(feedCtx)
+			c, err := rd.Next(ctx)
 			select {
-			case feed <- fed{c, err}:
-			case <-feedCtx.Done():
+			case f.chunks <- fed{c, err}:
+			case <-ctx.Done():
 				if c != nil {
 					c.Free()
 				}
@@ -195,10 +204,42 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 			}
 		}
 	})
+	return f, nil
+}
+
+// close ends the reading. A chunk that was read and not taken is read again by whoever goes on.
+func (f *feed) close() {
+	f.stop()
+	f.done.Wait()
+	f.reader.Close()
+}
+
+// move carries the shard from its watermark to its end. It returns nil when everything is settled, errLimit when all that the
+// limit allows is settled, errDrained when it was asked to stop, ErrLost when the right to it is gone, and otherwise what stands
+// in the way; in each case the watermark was handed to the saver, nothing is in flight and no memory is held. It calls wasRead
+// when all is read and on its way, maybe more than once.
+func (s *shard) move(ctx context.Context, wasRead func()) error {
+	r := s.run
+	if s.lease.Hold != nil {
+		until, stop := context.WithCancelCause(ctx)
+		defer stop(nil)
+		s.ctx = hbase.WithRight(ctx, &hbase.Right{Until: until, Sure: s.lease.Hold})
+		go func() {
+			select {
+			case <-s.lease.Lost:
+				stop(ErrLost)
+			case <-until.Done():
+			}
+		}()
+	}
+	source, err := s.openFeed(ctx)
+	if err != nil {
+		return err
+	}
 	defer func() {
-		stopFeed()
-		feeder.Wait()
-		rd.Close()
+		if source != nil {
+			source.close()
+		}
 		s.release()
 		for _, c := range s.chunks {
 			if c.freed {
@@ -211,15 +252,25 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 
 	tick := time.NewTicker(openFor / 3)
 	defer tick.Stop()
-	drain, done := r.drain, ctx.Done()
+	drain, done, lost, splits := r.drain, ctx.Done(), s.lease.Lost, s.lease.Split
+	cuts := make(chan jobs.Shard, 1)
+	var cutting sync.WaitGroup
+	defer cutting.Wait()
 	var broken error
 	ended := false
-	for {
-		in := feed
-		if ended || s.err != nil || s.saturated() {
-			in = nil
+	end := func(err error) {
+		ended = true
+		if !errors.Is(err, io.EOF) {
+			broken = err
 		}
-		if s.flying == 0 && (s.err != nil || ended && s.parked == 0) {
+		s.flush()
+	}
+	for {
+		var in chan fed
+		if source != nil && !ended && s.err == nil && !s.saturated() {
+			in = source.chunks
+		}
+		if s.flying == 0 && source != nil && (s.err != nil || ended && s.parked == 0) {
 			break
 		}
 		// What is parked while the window has room waits for its region server, and must not keep the next shard from the others.
@@ -231,11 +282,7 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 		case f := <-in:
 			r.mon.waited(WaitSource, time.Since(began))
 			if f.err != nil {
-				ended = true
-				if !errors.Is(f.err, io.EOF) {
-					broken = f.err
-				}
-				s.flush()
+				end(f.err)
 				break
 			}
 			began = time.Now()
@@ -254,6 +301,24 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 			s.account(time.Since(began), in != nil)
 			s.flushStale()
 			s.pack()
+		case <-splits:
+			if ended || s.err != nil || source == nil {
+				break
+			}
+			// Nothing is read while it is decided where to.
+			source.close()
+			source = nil
+			from := s.next
+			cutting.Go(func() { cuts <- s.cut(ctx, from) })
+		case spec := <-cuts:
+			s.spec = spec
+			if source, err = s.openFeed(ctx); err != nil {
+				source = &feed{reader: closedReader{}, stop: func() {}}
+				end(err)
+			}
+		case <-lost:
+			lost = nil
+			s.fail(ErrLost)
 		case <-drain:
 			drain = nil
 			s.fail(errDrained)
@@ -273,6 +338,35 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 		return errLimit
 	}
 	return s.close()
+}
+
+type closedReader struct{}
+
+func (closedReader) Next(context.Context) (*jobs.Chunk, error) { return nil, io.EOF }
+func (closedReader) Close() error                              { return nil }
+
+// cut makes two parts of what is left of the shard beyond a position, and gives the one that stays here; all of it when it cannot be cut.
+func (s *shard) cut(ctx context.Context, from jobs.Cursor) jobs.Shard {
+	sp, can := s.run.cfg.Job.Source.(jobs.Splitter)
+	if !can {
+		s.lease.Whole()
+		return s.spec
+	}
+	head, rest, can, err := sp.Split(ctx, s.run.plan.Layout, s.spec, from)
+	switch {
+	case err != nil:
+		s.run.log.Warn("shard is not split", "shard", s.spec.N, "error", err)
+		return s.spec
+	case !can:
+		s.lease.Whole()
+		return s.spec
+	}
+	if err := s.lease.Cut(ctx, head, rest); err != nil {
+		s.run.log.Info("shard is not split", "shard", s.spec.N, "error", err)
+		return s.spec
+	}
+	s.run.log.Info("shard split for others", "shard", s.spec.N, "at", head.End)
+	return head
 }
 
 // account books time spent waiting. Waiting for a flight while input would be welcome is waiting for the source.
@@ -343,6 +437,7 @@ func (s *shard) take(c *jobs.Chunk) {
 	}
 	l.regroup(s)
 	n := len(c.Docs)
+	s.next = c.At(n)
 	ref := &chunkRef{Chunk: c, lane: l, left: n, done: make([]bool, n), whole: n, slots: slotBytes * n}
 	s.chunks = append(s.chunks, ref)
 	s.encoded = 0
@@ -407,10 +502,10 @@ func (l *lane) regroup(s *shard) {
 	}
 	l.groups = make([]*group, n)
 	for i := range l.groups {
-		l.groups[i] = &group{ctx: s.run.ctx}
+		l.groups[i] = &group{ctx: s.ctx}
 		if now != nil && i < now.Servers() && s.run.pacer != nil {
 			l.groups[i].valve = s.run.pacer.server(l.table.plan.Table, now.Name(i))
-			l.groups[i].ctx = on(s.run.ctx, l.groups[i].valve)
+			l.groups[i].ctx = on(s.ctx, l.groups[i].valve)
 		}
 	}
 	// Parked flights of the old groups join a new one: any does, they are only a queue.
