@@ -22,7 +22,7 @@ var rooms = map[string][]string{
 	"jobs/mongodump":    {"jobs", "hbase"},
 	"jobs/hbasetable":   {"jobs", "hbase"},
 	"mapping":           {"jobs", "hbase"},
-	"jobfile":           {"jobs", "jobs/mongodump", "jobs/hbasetable", "mapping", "hbase"},
+	"jobfile":           {"jobs", "jobs/mongodump", "jobs/hbasetable", "mapping", "hbase", "fleet/share", "fleet/tick"},
 	"checkpoints":       {"crashpoint", "durable", "zookeeper"},
 	"budget":            {},
 	"deadletters":       {"crashpoint", "durable"},

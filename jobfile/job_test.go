@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"drover/fleet/tick"
 	"drover/hbase"
 	"drover/jobs"
 	"drover/jobs/hbasetable"
@@ -122,8 +123,11 @@ func TestGoodFiles(t *testing.T) {
 			file: "zookeeper.yaml",
 			want: discovered(jobs.Gateways{
 				ZooKeeper: &jobs.ZooKeeper{
-					Servers: []string{"zk1.example.org:2181", "zk2.example.org:2181", "[fe80::3]:2181"}, Path: "/buzzthrift",
-					Address: "{name}.example.org:9090", SessionTimeout: 20 * time.Second, Auth: "env:DROVER_ZOOKEEPER_AUTH", TLS: true,
+					Ensemble: jobs.Ensemble{
+						Servers: []string{"zk1.example.org:2181", "zk2.example.org:2181", "[fe80::3]:2181"}, Path: "/buzzthrift",
+						SessionTimeout: 20 * time.Second, Auth: "env:DROVER_ZOOKEEPER_AUTH", TLS: true,
+					},
+					Address: "{name}.example.org:9090",
 				},
 				Zone:  "dc1/rack7",
 				Zones: []jobs.Zone{{Name: "dc1", Gateways: []string{"10.1.0.0/16", "thrift_1?"}}, {Name: "dc2", Gateways: []string{"*"}}},
@@ -132,10 +136,42 @@ func TestGoodFiles(t *testing.T) {
 		{
 			file: "zookeeper-map.yaml",
 			want: discovered(jobs.Gateways{ZooKeeper: &jobs.ZooKeeper{
-				Servers: []string{"zk1:2181"}, Path: "/buzzthrift", Auth: "digest:drover:secret", TLS: true,
+				Ensemble:  jobs.Ensemble{Servers: []string{"zk1:2181"}, Path: "/buzzthrift", Auth: "digest:drover:secret", TLS: true},
 				Addresses: map[string]string{"thrift_11": "10.0.0.11:9090", "thrift_15": "gw15.example.org:9090"},
 			}}),
 			warnings: 2,
+		},
+		{
+			file: "pool.yaml",
+			want: pooled(jobs.Job{
+				Limits: jobs.Limits{Rows: 5000},
+				Daily:  jobs.Daily{Windows: "mon-fri 08:00-18:00: 20%, sat,sun: 50 %", Zone: "Europe/Berlin"},
+				Pool: &jobs.Ensemble{
+					Servers: []string{"zk1.example.org:2181", "zk2.example.org:2181"}, Path: "/drover/east",
+					SessionTimeout: 30 * time.Second, Auth: "env:DROVER_ZOOKEEPER_AUTH", TLS: true,
+				},
+				Pooled: true, Priority: jobs.Urgent, Weight: 1000,
+				Needs:       map[string]string{"dc": "east", "rack": "7", "example.org/dumps": "nfs"},
+				DeadLetters: jobs.DeadLetters{To: "/mnt/shared/letters", Shared: true},
+			}),
+		},
+		{
+			file: "pool-short.yaml",
+			want: pooled(jobs.Job{
+				Limits:   jobs.Limits{Bytes: 8 << 20},
+				Daily:    jobs.Daily{Windows: "night: 100%, day: 20%"},
+				Pool:     &jobs.Ensemble{Servers: []string{"zk1:2181", "zk2:2181"}, Path: "/drover/main"},
+				Priority: jobs.Low, Weight: 1,
+				DeadLetters: jobs.DeadLetters{Table: "drover_dead"},
+			}),
+		},
+		{
+			file: "pool-table.yaml",
+			want: pooled(jobs.Job{
+				Pool:        &jobs.Ensemble{Servers: []string{"zk1:2181"}, Path: "/drover/main", TLS: true},
+				DeadLetters: jobs.DeadLetters{Table: "ops:letters"},
+			}),
+			warnings: 1,
 		},
 	} {
 		t.Run(test.file, func(t *testing.T) {
@@ -154,6 +190,68 @@ func TestGoodFiles(t *testing.T) {
 func discovered(g jobs.Gateways) jobs.Job {
 	g.OutageLimit = defaultOutage
 	return jobs.Job{Name: "ships", Target: jobs.Target{Table: "ships", Existing: jobs.Refuse, Regions: 1, Durability: hbase.SyncWAL}, Gateways: g}
+}
+
+// pooled completes the job of the files that differ in what they say to a pool.
+func pooled(j jobs.Job) jobs.Job {
+	base := discovered(jobs.Gateways{Static: []string{"gw1:9090"}})
+	j.Name, j.Target, j.Gateways = base.Name, base.Target, base.Gateways
+	return j
+}
+
+func TestSchedules(t *testing.T) {
+	for file, want := range map[string]*tick.Settings{
+		"pool.yaml": {
+			Cron: "30 2 * * mon-fri", Zone: "Europe/Berlin", Overlap: tick.Replace, Misfire: 10 * time.Minute, CatchUp: 3, Deadline: 6 * time.Hour,
+			Blackout: []string{"2026-12-24..2026-12-26", "mon 02:00-04:00"},
+		},
+		"pool-short.yaml": {Cron: "0 3 * * *"},
+		"pool-table.yaml": {Cron: "@daily", Blackout: []string{"sat"}},
+		"issue.yaml":      nil,
+	} {
+		if diff := cmp.Diff(want, load(t, file).Schedule()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", file, diff)
+		}
+	}
+}
+
+func TestParseZooKeeper(t *testing.T) {
+	for text, want := range map[string]jobs.Ensemble{
+		"zk1:2181,zk2:2181/drover/east": {Servers: []string{"zk1:2181", "zk2:2181"}, Path: "/drover/east"},
+		" [::1]:2181 , zk2:2181 ":       {Servers: []string{"[::1]:2181", "zk2:2181"}, Path: "/drover/main"},
+	} {
+		got, err := ParseZooKeeper(text)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%q: %v (-want +got):\n%s", text, err, diff)
+		}
+	}
+	for text, want := range map[string]string{
+		"": "names no server", "/drover/main": "names no server", "zk1": `as in "zk1:2181"`, "zk1:2181,": "a comma too many", "zk1:2181,ZK1:2181": "twice",
+		"zk1:2181/": "want a node for the pool", "zk1:2181/zookeeper": "ZooKeeper's own", "zk1:2181/a//b": "empty step", "zk1:2181/a/": "ends with '/'",
+		"zookeeper://zk1:2181": "is a URL", "zk1:99999": "want a number from 1 to 65535",
+	} {
+		if e, err := ParseZooKeeper(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %+v, %v; want %q", text, e, err, want)
+		}
+	}
+}
+
+func TestPoolTLSIsTheSectionsOwn(t *testing.T) {
+	f := load(t, "pool-table.yaml")
+	if c, err := f.PoolTLS(); err != nil || c == nil || !c.InsecureSkipVerify {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	if c, err := f.ZooKeeperTLS(); err != nil || c != nil {
+		t.Errorf("that of the gateways' ensemble is %+v, %v", c, err)
+	}
+}
+
+func TestPriorityIsAClass(t *testing.T) {
+	for p, want := range map[jobs.Priority]int{jobs.Urgent: 0, jobs.High: 1, jobs.Normal: 2, "": 2, jobs.Low: 3} {
+		if got := p.Class(); got != want {
+			t.Errorf("%q: class %d, want %d", p, got, want)
+		}
+	}
 }
 
 func TestWarningsTellOfLossAndTrust(t *testing.T) {

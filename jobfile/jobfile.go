@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"drover/fleet/tick"
 	"drover/jobs"
 )
 
@@ -28,6 +29,9 @@ type File struct {
 
 	zookeeperTLS *tlsFiles // nil is plain
 	sourceTLS    *tlsFiles // nil is plain
+	poolTLS      *tlsFiles // nil is plain
+
+	schedule *tick.Settings // nil is none
 }
 
 // tlsFiles is what the job file says of TLS. The files are read when the job starts, so that they may be renewed.

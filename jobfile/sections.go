@@ -20,20 +20,25 @@ import (
 
 // sections lists the keys of the format, by the path of the mapping they stand in.
 var sections = map[string][]string{
-	"":                {"name", "source", "target", "map", "limits", "gateways", "dead_letters"},
+	"": {
+		"name", "source", "target", "map", "limits", "gateways", "dead_letters", "zookeeper", "state", "priority", "weight", "schedule", "needs",
+	},
 	"source":          {"mongodump", "hbase"},
 	"target":          {"table", "existing", "create", "regions", "families", "durability"},
 	"target.families": {"versions", "compression", "bloom", "ttl", "encoding"},
 	"map":             {"key", "key_encoding", "family", "encoding", "timestamp", "document", "columns", "filter", "empty"},
 	"map.columns":     {"from", "to", "encoding"},
-	"limits":          {"rows", "bytes", "ramp", "ramp_every"},
+	"limits":          {"rows", "bytes", "ramp", "ramp_every", "daily", "zone"},
 	"gateways": {
 		"static", "file", "dns", "zookeeper", "embedded", "zone", "zones", "framed", "compact", "http", "tls", "max_frame", "connections", "outage_limit",
 	},
 	"gateways.tls":           tlsKeys,
 	"gateways.zookeeper":     {"servers", "path", "address", "session_timeout", "auth", "tls"},
 	"gateways.zookeeper.tls": tlsKeys,
-	"dead_letters":           {"max", "to"},
+	"dead_letters":           {"max", "to", "shared"},
+	"zookeeper":              {"servers", "path", "session_timeout", "auth", "tls"},
+	"zookeeper.tls":          tlsKeys,
+	"schedule":               {"cron", "zone", "overlap", "misfire", "catch_up", "blackout", "deadline"},
 	"source.hbase": {
 		"table", "via", "zookeeper", "start", "stop", "prefix", "from", "to", "columns", "versions", "filter", "raw", "gateways", "limits",
 	},
@@ -95,12 +100,14 @@ func (d *decoder) root(v value) {
 	if f, ok := o.fields["limits"]; ok {
 		if o, ok := d.object(f, "limits"); ok {
 			d.limits(o, &job.Limits)
+			d.daily(o)
 			d.ramp(o, &job.Ramp)
 		}
 	}
 	if f, ok := o.fields["dead_letters"]; ok {
 		d.deadLetters(f)
 	}
+	d.pool(o)
 	if d.rows {
 		d.rowMapping(o)
 		if s, ok := job.Source.(*hbasetable.Source); ok {
@@ -579,9 +586,7 @@ func (d *decoder) zookeeper(v value) *jobs.ZooKeeper {
 		return nil
 	}
 	z := &jobs.ZooKeeper{}
-	if f, ok := d.require(o, "servers", `the ensemble's addresses, such as ["zk1:2181", "zk2:2181"]`); ok {
-		z.Servers = d.addresses(f, "zk1:2181", "a server")
-	}
+	d.ensemble(o, &z.Ensemble, &d.file.zookeeperTLS)
 	if f, ok := d.require(o, "path", "the node whose children are the gateways, such as /buzzthrift"); ok {
 		if z.Path, ok = d.text(f, "the path of a node, such as /buzzthrift"); ok {
 			if msg := checkNode(z.Path); msg != "" {
@@ -591,27 +596,6 @@ func (d *decoder) zookeeper(v value) *jobs.ZooKeeper {
 	}
 	if f, ok := o.fields["address"]; ok {
 		d.addressRule(f, z)
-	}
-	if f, ok := o.fields["session_timeout"]; ok {
-		if t, ok := d.duration(f); ok {
-			if t < minSession || t > maxSession {
-				d.wrong(f, "want a length of time from 1s to 5m, got %s", t)
-			}
-			z.SessionTimeout = t
-		}
-	}
-	if f, ok := o.fields["auth"]; ok {
-		if z.Auth, ok = d.text(f, "digest:USER:PASSWORD, or env:NAME of a variable that holds it"); ok {
-			if msg := checkAuth(z.Auth); msg != "" {
-				d.wrong(f, "%s", msg)
-			} else if strings.HasPrefix(z.Auth, "digest:") {
-				d.warn("gateways.zookeeper.auth holds a password: whoever can read the job file has it; env:NAME takes it from a variable")
-			}
-		}
-	}
-	if f, ok := o.fields["tls"]; ok {
-		z.TLS = true
-		d.file.zookeeperTLS = d.tls(f, "gateways.zookeeper")
 	}
 	return z
 }
@@ -825,8 +809,48 @@ func (d *decoder) deadLetters(v value) {
 			l.Max, _ = d.whole(f, 0, math.MaxInt64)
 		}
 	}
-	if f, ok := o.fields["to"]; ok {
-		l.To, _ = d.path(f, "the folder for dead letters")
+	to, hasTo := o.fields["to"]
+	if hasTo {
+		d.lettersTo(to)
+	}
+	if f, ok := o.fields["shared"]; ok {
+		l.Shared, _ = d.yes(f)
+		switch {
+		case !l.Shared || d.bad["dead_letters.to"]:
+		case l.Table != "":
+			d.add(f.key, f.path, "is about a folder, and a table is everywhere: take it out")
+		case !hasTo:
+			d.add(f.key, f.path, "needs the folder that all workers see beside it, under to")
+		}
+	}
+}
+
+// defaultLetters is the table of `dead_letters: {to: "hbase:"}`.
+const defaultLetters = "drover_dead"
+
+// lettersTo reads a folder, or the name of a table behind "hbase:".
+func (d *decoder) lettersTo(v value) {
+	const want = `the folder for dead letters, or "hbase:TABLE" for a table`
+	l := &d.file.job.DeadLetters
+	text, ok := d.text(v, want)
+	if !ok {
+		return
+	}
+	table, inHBase := strings.CutPrefix(text, "hbase:")
+	if !inHBase {
+		l.To, _ = d.path(v, want)
+		return
+	}
+	l.Table = cmp.Or(table, defaultLetters)
+	msg := checkTable(l.Table)
+	switch target := d.file.job.Target.Table; {
+	case strings.ContainsAny(l.Table, "{}"):
+		msg = "is the name of one table: it has no placeholders"
+	case msg == "" && strings.TrimPrefix(target, "default:") == strings.TrimPrefix(l.Table, "default:"):
+		msg = "is the table that the job writes to; letters need one of their own, such as \"hbase:" + defaultLetters + "\""
+	}
+	if msg != "" {
+		d.wrong(v, "%s", msg)
 	}
 }
 

@@ -298,9 +298,10 @@ func advise(name, section string) string {
 	switch in := homes(name); {
 	case len(in) == 0:
 		return "known here: " + strings.Join(sections[section], ", ")
-	case in[0] == "": // no key of the top is one of another section too
-		return "it belongs to the top of the file"
 	default:
+		if in[0] == "" {
+			in[0] = "the top of the file"
+		}
 		return "it belongs to " + oneOf(in)
 	}
 }

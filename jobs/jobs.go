@@ -174,6 +174,12 @@ type Limits struct {
 	Bytes int64
 }
 
+// Daily is the part of the limits that holds by the time of day. The zero value is all of them, always. A pool keeps it.
+type Daily struct {
+	Windows string // "night: 100 %, day: 20 %"; see fleet/share.ParseDaily
+	Zone    string // as in the zone database; "" is UTC
+}
+
 // Ramp is how a job starts: with a percentage of its limits, or without any of its calls in flight, that goes up by steps.
 type Ramp struct {
 	Steps []int         // percent, ascending, 1 to 100; none is 100 from the start
@@ -185,8 +191,10 @@ const Unlimited = -1
 
 // DeadLetters says how many documents may die and where their letters go.
 type DeadLetters struct {
-	Max int64
-	To  string // folder; "" is the state folder
+	Max    int64
+	To     string // folder; "" is the state folder
+	Shared bool   // To is a folder that all workers see
+	Table  string // in place of a folder
 }
 
 // Gateways says how HBase is reached. One of Static, File, DNS, ZooKeeper and Embedded is set.
@@ -203,21 +211,50 @@ type Gateways struct {
 	OutageLimit time.Duration // how long nothing may be writable before the run stops; 0 waits for ever
 }
 
-// ZooKeeper says where in which ensemble gateways are registered.
-type ZooKeeper struct {
-	Servers        []string          // host:port
-	Path           string            // its children are the gateways
-	Address        string            // template of a gateway's address; "" is none
-	Addresses      map[string]string // addresses by the names of children
-	SessionTimeout time.Duration     // 0 is the default
-	Auth           string            // "digest:USER:PASSWORD", "env:NAME" of a variable that holds that, or ""
+// Ensemble says where in which ZooKeeper something is.
+type Ensemble struct {
+	Servers        []string      // host:port
+	Path           string        // of the node
+	SessionTimeout time.Duration // 0 is the default
+	Auth           string        // "digest:USER:PASSWORD", "env:NAME" of a variable that holds that, or ""
 	TLS            bool
+}
+
+// ZooKeeper says where in which ensemble gateways are registered: they are the children of its node.
+type ZooKeeper struct {
+	Ensemble
+	Address   string            // template of a gateway's address; "" is none
+	Addresses map[string]string // addresses by the names of children
 }
 
 // Zone says which gateways are in a zone.
 type Zone struct {
 	Name     string
 	Gateways []string // patterns of names, hosts or addresses, and IP prefixes
+}
+
+// Priority is a class of jobs: a pool serves a higher one first.
+type Priority string
+
+// The classes. "" is Normal.
+const (
+	Urgent Priority = "urgent"
+	High   Priority = "high"
+	Normal Priority = "normal"
+	Low    Priority = "low"
+)
+
+// Class is the priority as a number: 0 is served first, 3 last.
+func (p Priority) Class() int {
+	switch p {
+	case Urgent:
+		return 0
+	case High:
+		return 1
+	case Low:
+		return 3
+	}
+	return 2
 }
 
 // Job is what to move. A value: it holds no connections and may be copied.
@@ -227,9 +264,17 @@ type Job struct {
 	Mapping     Mapping
 	Target      Target
 	Limits      Limits
+	Daily       Daily
 	Ramp        Ramp
 	Gateways    Gateways
 	DeadLetters DeadLetters
+
+	// What a pool of workers needs to know.
+	Pool     *Ensemble         // where it is; nil where the job file does not say
+	Pooled   bool              // the job's state is in the pool's ZooKeeper, and not in a folder
+	Priority Priority          // "" is Normal
+	Weight   int               // against other jobs of its class; 0 is 1
+	Needs    map[string]string // labels that a worker must have
 }
 
 // BrokenError says that a shard cannot be read beyond Offset.

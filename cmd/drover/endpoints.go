@@ -88,7 +88,7 @@ func (o *sourceFlags) open(args []string, log *slog.Logger) (*gatewaySource, err
 		g.File = path
 	}
 	if len(o.zookeeper) > 0 {
-		g.ZooKeeper = &jobs.ZooKeeper{Servers: o.zookeeper, Path: o.path, Address: o.address, Auth: o.auth}
+		g.ZooKeeper = &jobs.ZooKeeper{Ensemble: jobs.Ensemble{Servers: o.zookeeper, Path: o.path, Auth: o.auth}, Address: o.address}
 	}
 	return openGateways((*jobfile.File)(nil), g, log)
 }

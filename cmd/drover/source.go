@@ -57,7 +57,7 @@ func openGateways(f *jobfile.File, g jobs.Gateways, log *slog.Logger) (*gatewayS
 		s.provider, s.what, id = discovery.DNS{Name: g.DNS}, "dns "+g.DNS, "dns "+strings.ToLower(g.DNS)
 	case g.ZooKeeper != nil:
 		z := g.ZooKeeper
-		client, err := openZooKeeper(f, z, s.zone, zones, log)
+		client, err := openZooKeeper(f, &z.Ensemble, s.zone, zones, log)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +81,7 @@ func sorted(list []string) string {
 	return strings.ToLower(strings.Join(slices.Sorted(slices.Values(list)), ","))
 }
 
-func openZooKeeper(f *jobfile.File, z *jobs.ZooKeeper, zone string, zones []discovery.Zone, log *slog.Logger) (*zookeeper.Client, error) {
+func openZooKeeper(f *jobfile.File, z *jobs.Ensemble, zone string, zones []discovery.Zone, log *slog.Logger) (*zookeeper.Client, error) {
 	c := zookeeper.Config{Servers: z.Servers, SessionTimeout: z.SessionTimeout, Log: log}
 	for _, s := range z.Servers {
 		if discovery.SameCentre(zone, discovery.ZoneOf(zones, discovery.Gateway{Addr: s})) {
