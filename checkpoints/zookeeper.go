@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -399,6 +400,110 @@ func (s *ZooKeeperStore) reread(ctx context.Context, shard int) (known, error) {
 	return s.read(ctx, shard)
 }
 
+// ErrUnsettled says that the answer to a write was lost, and that what became of it could not be found out.
+var ErrUnsettled = errors.New("it is not known whether the shard was cut")
+
+// Cut is a shard that becomes two.
+type Cut struct {
+	Shard int    // its number; the new one gets the next that the run has
+	Run   string // the node that counts the run's shards
+
+	// Parts gives what the shard is from now on, and the new one with number n. have is the shard as it stands; an error, for
+	// bounds that are not those which are to be cut, leaves it so.
+	Parts func(have json.RawMessage, n int) (head, rest json.RawMessage, err error)
+	// Grow counts one shard more in the data of Run's node, which names the write by write, and says how many there were. An
+	// error leaves everything as it is.
+	Grow func(data []byte, write string) (grown []byte, n int, err error)
+}
+
+// Cut makes a shard two in one write, under the right that this process has to it, which stays. So an attempt's shards tile what
+// was planned at every instant, and whoever counts them on condition of the run's version counts all. It tries again when only
+// the run's node was changed by others. A *FencedError says that the right is gone. After every other error but ErrUnsettled
+// the shard is as it was.
+func (s *ZooKeeperStore) Cut(ctx context.Context, c Cut) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.learn(ctx, []Checkpoint{{Shard: c.Shard}}); err != nil {
+		return 0, err
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		epoch, ok := s.epoch(c.Shard)
+		if !ok {
+			return 0, &FencedError{Shards: []int{c.Shard}}
+		}
+		data, stat, err := s.zk.Get(ctx, c.Run)
+		if err != nil {
+			return 0, s.wrap("read the run", err)
+		}
+		s.writes++
+		id := fmt.Sprintf("%s.%d", s.name, s.writes)
+		grown, n, err := c.Grow(data, id)
+		if err != nil {
+			return 0, err
+		}
+		k := s.marks[c.Shard]
+		head, rest, err := c.Parts(k.mark.Shard, n)
+		if err != nil {
+			return 0, err
+		}
+		k.mark.Shard, k.mark.Write = head, id
+		ops := []zookeeper.Op{
+			zookeeper.Check(EpochPath(s.attempt, c.Shard), epoch),
+			// Before the new nodes, so that of two cuts at once the later hears of this, and not that its number is taken.
+			zookeeper.SetOp(c.Run, grown, stat.Version),
+			zookeeper.SetOp(MarkPath(s.attempt, c.Shard), k.mark.Encode(), k.version),
+		}
+		for _, node := range stageShard(s.attempt, n, Mark{Shard: rest, Of: k.mark.Of, Write: id}) {
+			ops = append(ops, zookeeper.CreateOp(node.Path, node.Data))
+		}
+		_, err = s.zk.Multi(ctx, ops...)
+		if errors.Is(err, zookeeper.ErrUnknown) {
+			if err = s.settle(ctx, c.Shard, id); err == errNotWritten {
+				continue
+			}
+		}
+		if err == nil {
+			k.version++
+			s.marks[c.Shard] = k
+			return n, nil
+		}
+		op, refused := errors.AsType[*zookeeper.OpError](err)
+		switch {
+		case !refused || !errors.Is(err, zookeeper.ErrBadVersion):
+			return 0, s.wrap(fmt.Sprintf("cut shard %d", c.Shard), err)
+		case op.Index == 0:
+			return 0, &FencedError{Shards: []int{c.Shard}}
+		case op.Index == 2: // a write of this store whose answer was lost; Parts looks whether the bounds are still the same
+			k, err := s.reread(ctx, c.Shard)
+			if err != nil {
+				return 0, err
+			}
+			s.marks[c.Shard] = k
+		}
+	}
+}
+
+// settle finds out whether a cut happened, for as long as that can be: it would be wrong either way to go on with the shard.
+func (s *ZooKeeperStore) settle(ctx context.Context, shard int, id string) error {
+	for {
+		err := s.resolve(ctx, shard, id)
+		if err == nil || err == errNotWritten {
+			return err
+		}
+		if errors.Is(err, zookeeper.ErrSessionLost) || errors.Is(err, zookeeper.ErrClosed) || errors.Is(err, ErrGone) {
+			return fmt.Errorf("%w: %w", ErrUnsettled, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUnsettled, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // Staged is a node that is to be made.
 type Staged struct {
 	Path string
@@ -410,11 +515,15 @@ type Staged struct {
 func Stage(attempt string, shards []json.RawMessage, ends []string) []Staged {
 	nodes := []Staged{{Path: attempt}, {Path: attempt + "/s"}, {Path: attempt + "/c"}, {Path: attempt + "/t"}}
 	for n, shard := range shards {
-		if n%bucket == 0 {
-			nodes = append(nodes, Staged{Path: attempt + "/s/" + Bucket(n)}, Staged{Path: attempt + "/c/" + Bucket(n)})
-		}
-		m := Mark{Shard: shard, Of: n, Planned: ends[n]}
-		nodes = append(nodes, Staged{Path: EpochPath(attempt, n)}, Staged{MarkPath(attempt, n), m.Encode()})
+		nodes = append(nodes, stageShard(attempt, n, Mark{Shard: shard, Of: n, Planned: ends[n]})...)
 	}
 	return nodes
+}
+
+// stageShard lists the nodes of the shard that comes behind those before n.
+func stageShard(attempt string, n int, m Mark) (nodes []Staged) {
+	if n%bucket == 0 {
+		nodes = append(nodes, Staged{Path: attempt + "/s/" + Bucket(n)}, Staged{Path: attempt + "/c/" + Bucket(n)})
+	}
+	return append(nodes, Staged{Path: EpochPath(attempt, n)}, Staged{MarkPath(attempt, n), m.Encode()})
 }

@@ -725,7 +725,8 @@ func (c Pool) restoreRun(ctx context.Context, k runKey, b backupOfRun) error {
 	if err := c.ZK.CreateAll(ctx, path); err != nil {
 		return err
 	}
-	if rec.Attempt != "" && !rec.State.final() {
+	fresh := rec.Attempt != "" && !rec.State.final()
+	if fresh {
 		rec.Attempt = rand.Text()
 		if err := c.stage(ctx, c.p().attempt(k, rec.Attempt), b); err != nil {
 			return err
@@ -733,9 +734,12 @@ func (c Pool) restoreRun(ctx context.Context, k runKey, b backupOfRun) error {
 		rec.Parts = parts(b.Plan)
 	}
 	return c.change(ctx, func(ctx context.Context) ([]zookeeper.Op, func(context.Context) (bool, error), error) {
-		_, stat, err := c.ZK.Get(ctx, path)
+		have, stat, err := c.ZK.Get(ctx, path)
 		if err != nil {
 			return nil, nil, err
+		}
+		if r, err := decode[runRecord](path, have); err == nil && fresh && r.Attempt == rec.Attempt {
+			return nil, nil, nil // it was done and its answer lost; a shard may have been split since
 		}
 		rec.Write = rand.Text()
 		data := encode(rec)

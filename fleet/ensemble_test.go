@@ -236,7 +236,12 @@ func (c *client) fire(id int) {
 		return
 	}
 	w.pending = true
-	c.e.after(c.e.between(0, 20*time.Millisecond), func() {
+	late := c.e.between(0, 20*time.Millisecond)
+	if c.e.chance(0.02) {
+		c.e.faults["watch late"]++ // what it tells is read behind it, and that is repeated
+		late = c.e.between(0, c.e.timeout/2)
+	}
+	c.e.after(late, func() {
 		w.pending = false
 		if c.over || c.watches[id] != w {
 			return

@@ -39,19 +39,29 @@ func (l *leader) finish(r *runState) {
 			if r.at != at {
 				return
 			}
+			open := false
 			for n, m := range marks {
-				if (m.Checkpoint == nil || !m.Checkpoint.Done) && n < len(r.shards) {
-					r.shards[n].setDone(false) // whoever said so was wrong
+				if m.Checkpoint != nil && m.Checkpoint.Done {
+					continue
 				}
+				if open = true; n < len(r.shards) {
+					r.shards[n].setDone(false) // whoever said so was wrong
+				} // else it was split off, and is seen soon
 			}
-			if r.open > 0 || len(marks) != rec.Shards && len(r.shards) < rec.Shards {
+			if open || r.open > 0 || len(marks) != rec.Shards && len(r.shards) < rec.Shards {
 				return
 			}
 			if err == nil {
 				err = tile(marks, rec.Planned, rec.Shards)
 			}
 			if err != nil {
-				l.memory.hold("the shards of "+path, fmt.Sprintf("run %s cannot be ended: %v", r.key, err))
+				// Unless a shard was split while they were read.
+				r.busy = true
+				l.get(path, true, func(n node) {
+					if r.busy = false; !l.over && n.exists && n.version == version {
+						l.memory.hold("the shards of "+path, fmt.Sprintf("run %s cannot be ended: %v", r.key, err))
+					}
+				})
 				return
 			}
 			books := Books{Tables: map[string]checkpoints.Counts{}}

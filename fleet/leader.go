@@ -64,6 +64,12 @@ type shardState struct {
 	faults int
 	avoid  string
 	after  time.Duration // not to be given before
+
+	// Of splitting.
+	extent extent
+	ask    int64         // in its owner's order; 0 is none
+	asked  time.Duration // when that was, or when an ask came to nothing; 0 is never
+	whole  bool          // its owner said that it cannot be split
 }
 
 // runState is what the leader knows of a run.
@@ -149,6 +155,8 @@ type leader struct {
 	tokensAt time.Duration
 	vanished []time.Duration // when members went without having been drained, newest last
 	toPlan   []runKey        // for the edge, which answers with planned
+	asks     float64         // that may be made
+	splitAt  time.Duration   // when it was last looked whom to ask
 	writes   int
 	moved    int
 }
@@ -158,13 +166,13 @@ func newLeader(m *machine, p paths, id string, timeout time.Duration, mem *memor
 		machine: m, p: p, id: id, timeout: timeout, memory: mem, name: name,
 		fence: check(p.term(), term), term: term,
 		members: map[string]*member{}, runs: map[runKey]*runState{}, jobs: map[string]*jobState{},
-		tables: map[string]*tableState{}, ledgers: map[budget]*share.Ledger{}, drains: map[string]bool{}, tokens: moveBurst,
+		tables: map[string]*tableState{}, ledgers: map[budget]*share.Ledger{}, drains: map[string]bool{}, tokens: moveBurst, asks: splitBurst,
 	}
 }
 
 // start reads what there is.
 func (l *leader) start(now time.Duration) {
-	l.now, l.elected, l.tokensAt = now, now, now
+	l.now, l.elected, l.tokensAt, l.splitAt = now, now, now, now
 	l.loads = 4
 	once := func(f func(names []string)) func([]string, bool) {
 		first := true
@@ -334,7 +342,7 @@ func (l *leader) left(m *member) {
 			continue
 		}
 		delete(m.has, k)
-		s.owner, s.fresh, s.back = "", true, false
+		s.owner, s.fresh, s.back, s.ask = "", true, false, 0
 	}
 	l.lost(m)
 	m.gone = l.now - l.timeout - 1
@@ -348,7 +356,7 @@ func (l *leader) named(m *member) {
 	}
 }
 
-// takeBack takes what a member let go.
+// takeBack takes what a member let go, and its answers.
 func (l *leader) takeBack(m *member) {
 	for _, x := range m.beat.Let {
 		k := shardKey{x.At, x.N}
@@ -358,7 +366,7 @@ func (l *leader) takeBack(m *member) {
 		}
 		delete(m.has, k)
 		m.changed = true
-		s.owner, s.fresh, s.back = "", true, false
+		s.owner, s.fresh, s.back, s.ask = "", true, false, 0
 		switch {
 		case x.Done:
 			s.setDone(true)
@@ -371,6 +379,7 @@ func (l *leader) takeBack(m *member) {
 			}
 		}
 	}
+	l.answers(m)
 }
 
 func (s *shardState) setDone(done bool) {
@@ -536,8 +545,12 @@ func (l *leader) readShard(r *runState, n int) {
 		if !n.exists && r.at == k.at && !l.over {
 			lack(k.markPath())
 		}
-		if m, err := checkpoints.DecodeMark(n.data); n.exists && (err != nil || m.Checkpoint == nil || !m.Checkpoint.Done) {
+		m, err := checkpoints.DecodeMark(n.data)
+		if n.exists && (err != nil || m.Checkpoint == nil || !m.Checkpoint.Done) {
 			s.setDone(false)
+		}
+		if n.exists && err == nil {
+			s.extent.saw(m, l.now)
 		}
 		both()
 	})
@@ -558,6 +571,9 @@ func (l *leader) own(s *shardState) {
 		return
 	}
 	s.back = m.order.Shards[k.at][i].Back
+	if s.ask = m.order.Shards[k.at][i].Ask; s.ask != 0 {
+		s.asked = l.now
+	}
 	m.has[k] = s
 	l.takeBack(m)
 }
@@ -655,7 +671,7 @@ func (l *leader) assign() map[string][]*shardState {
 		for _, k := range slices.SortedFunc(maps.Keys(m.has), compareKeys) {
 			x := m.has[k]
 			if x.run.record.State != Running && !x.back {
-				x.back = true
+				x.back, x.ask = true, 0
 				m.changed = true
 			}
 			p := x.piece()
@@ -688,14 +704,16 @@ func (l *leader) assign() map[string][]*shardState {
 	l.tokens -= float64(int(l.tokens) - left)
 	for _, p := range back {
 		x := pieces[p]
-		x.back = true
+		x.back, x.ask = true, 0
 		l.members[x.owner].changed = true
 	}
-	out := map[string][]*shardState{}
+	out, gets := map[string][]*shardState{}, map[*shardState]int{}
 	for _, g := range given {
 		id := seats[g.seat].id
 		out[id] = append(out[id], pieces[g.piece])
+		gets[pieces[g.piece]] = g.seat
 	}
+	l.split(seats, gets)
 	return out
 }
 
@@ -725,7 +743,7 @@ func (l *leader) send(m *member, given []*shardState) {
 	o := orderRecord{head: head{format}, Rev: m.order.Rev + 1, Term: l.term, Shards: map[string][]slot{}, Grants: l.listed(m.id)}
 	for _, k := range slices.SortedFunc(maps.Keys(m.has), compareKeys) {
 		s := m.has[k]
-		o.Shards[k.at] = append(o.Shards[k.at], slot{s.n, s.epoch, s.back})
+		o.Shards[k.at] = append(o.Shards[k.at], slot{N: s.n, Epoch: s.epoch, Back: s.back, Ask: s.ask})
 	}
 	var ops []op
 	for _, s := range given {
@@ -767,7 +785,9 @@ func (l *leader) send(m *member, given []*shardState) {
 				delete(old.has, k)
 				old.changed = true
 			}
-			s.epoch, s.owner, s.fresh, s.back = s.epoch+1, m.id, false, false
+			s.epoch, s.owner, s.fresh, s.back, s.ask = s.epoch+1, m.id, false, false, 0
+			s.asked = 0
+			s.extent.begin(l.now)
 			if s.run.at == k.at && k.at != "" && s.run.shards != nil {
 				m.has[k] = s
 			}

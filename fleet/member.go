@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -78,6 +79,19 @@ type Lease struct {
 	// Done is called once, when nothing of the shard is in flight here any more: with the last checkpoint that was saved and nil
 	// when the shard is done, or why it ended. ErrLost, a context's end and a *checkpoints.FencedError are no faults.
 	Done func(c checkpoints.Checkpoint, err error)
+
+	// Split gives a value when what is left of the shard is wanted in two parts, for workers that idle. It is answered by Cut
+	// or Whole; when Cut fails, a value may come again.
+	Split <-chan struct{}
+
+	// Cut makes it so. The owner has read nothing of rest, and reads nothing beyond head from now on. head has the shard's
+	// number and its start, rest the shard's end; rest.N is chosen by Cut. When it returns nil the lease is for head only;
+	// after an error the shard is as it was, and work goes on, but after ErrLost: then the right is gone, or it cannot be known
+	// whether the shard was cut. Save and Cut of one shard may be called at once.
+	Cut func(ctx context.Context, head, rest jobs.Shard) error
+
+	// Whole says that the shard cannot be cut, because it is a stream or too little is left, so that nobody asks again.
+	Whole func()
 }
 
 // ErrLost says that the right to a shard is gone or was asked back.
@@ -151,6 +165,7 @@ type work struct {
 	cancel  context.CancelFunc
 	wake    chan struct{} // closed when there may be a lease to take, and replaced
 	handles map[int]*handle
+	store   *checkpoints.ZooKeeperStore // nil until the plan is read; before that there are no handles
 	ended   bool
 	retry   time.Duration
 }
@@ -161,6 +176,10 @@ type handle struct {
 	w    *work
 	lost chan struct{}
 	gone bool // lost is closed
+
+	split chan struct{} // holds one when the shard is wanted in two and nobody has heard of it
+	told  int64         // the ask that was told; 0 is none
+	again time.Duration // not to be told before, after a cut that came to nothing
 }
 
 // Join makes a member of a pool, and the pool if there was none. It waits until ZooKeeper can be asked.
@@ -485,6 +504,7 @@ func (p *present) arrange() {
 			if h.state == leaseEnding || p.leases[h.key] != h.lease || p.stopped {
 				h.lose()
 			}
+			h.hear(now)
 		}
 		r := p.runs[at]
 		if w.ended {
@@ -726,7 +746,10 @@ func (w *work) run(ctx context.Context, k runKey, rec runRecord) error {
 	if err != nil {
 		return err
 	}
+	p.m.mu.Lock()
 	store := checkpoints.OpenZooKeeper(p.zk, w.at, p.id, w.epoch)
+	w.store = store
+	p.m.mu.Unlock()
 	return p.m.c.Work(ctx, Run{Job: k.job, ID: k.id, File: rec.Spec.File, Plan: plan, Timestamp: rec.Timestamp, Spec: rec.Spec, Store: store}, w)
 }
 
@@ -758,10 +781,13 @@ func (w *work) Next(ctx context.Context) (Lease, bool) {
 		}
 		if next != nil {
 			p.grab(next)
-			h := &handle{lease: next, w: w, lost: make(chan struct{})}
+			h := &handle{lease: next, w: w, lost: make(chan struct{}), split: make(chan struct{}, 1)}
 			w.handles[next.key.n] = h
+			l := Lease{
+				Shard: next.shard, From: next.from, Lost: h.lost, Hold: h.hold, Done: h.done, Split: h.split, Cut: h.cut, Whole: h.whole,
+			}
 			m.mu.Unlock()
-			return Lease{Shard: next.shard, From: next.from, Lost: h.lost, Hold: h.hold, Done: h.done}, true
+			return l, true
 		}
 		if w.wake == nil {
 			w.wake = make(chan struct{})
@@ -811,6 +837,72 @@ func (h *handle) hold(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// hear passes on that the shard is wanted in two, or is not any more.
+func (h *handle) hear(now time.Duration) {
+	switch {
+	case h.gone || !h.asks():
+		h.told = 0
+		select {
+		case <-h.split:
+		default:
+		}
+	case h.told != h.ask && now >= h.again:
+		h.told = h.ask
+		select {
+		case h.split <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (h *handle) cut(ctx context.Context, head, rest jobs.Shard) error {
+	p, m := h.w.p, h.w.p.m
+	m.mu.Lock()
+	gone, err := h.gone || p.over, cuttable(h.shard, head, rest)
+	k, _ := p.p.runOf(h.key.at)
+	run := p.p.run(k.job, k.id)
+	m.mu.Unlock()
+	if gone {
+		return ErrLost
+	}
+	if err != nil {
+		return err
+	}
+	_, err = h.w.store.Cut(ctx, checkpoints.Cut{
+		Shard: head.N, Run: run,
+		Parts: func(have json.RawMessage, n int) (json.RawMessage, json.RawMessage, error) {
+			return cutParts(have, head, rest, n)
+		},
+		Grow: func(data []byte, write string) ([]byte, int, error) { return grow(run, h.key.at, data, write) },
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err == nil {
+		p.worker.cut(h.lease, head)
+		m.wake()
+		return nil
+	}
+	_, fenced := errors.AsType[*checkpoints.FencedError](err)
+	unsettled := errors.Is(err, checkpoints.ErrUnsettled)
+	if unsettled {
+		p.unsure[h.key] = true
+	}
+	if unsettled || fenced || errors.Is(err, ErrLost) || errors.Is(err, zookeeper.ErrSessionLost) || errors.Is(err, zookeeper.ErrClosed) {
+		h.lose()
+		return fmt.Errorf("cut shard %d: %w (%w)", head.N, ErrLost, err)
+	}
+	h.told, h.again = 0, m.c.Clock()+p.timeout/4
+	return fmt.Errorf("cut shard %d: %w", head.N, err)
+}
+
+func (h *handle) whole() {
+	m := h.w.p.m
+	m.mu.Lock()
+	h.w.p.keep(h.lease)
+	m.mu.Unlock()
+	m.wake()
 }
 
 func (h *handle) done(_ checkpoints.Checkpoint, err error) {

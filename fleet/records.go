@@ -72,6 +72,7 @@ type beatRecord struct {
 	Seen   int64           `json:"seen"` // Rev of the order that it obeys
 	Grants []seen          `json:"grants,omitempty"`
 	Let    []let           `json:"let,omitempty"` // shards of its order that it will not work on any more
+	Asked  []asked         `json:"asked,omitempty"`
 	Wants  []want          `json:"wants,omitempty"`
 	Stats  json.RawMessage `json:"stats,omitempty"` // for people
 }
@@ -83,6 +84,16 @@ type let struct {
 	Epoch int32  `json:"epoch"`
 	Done  bool   `json:"done,omitempty"`
 	Why   string `json:"why,omitempty"` // the fault that ended it
+}
+
+// asked is what a member says to being asked to split a shard, for as long as the order asks, and that one is whole for as
+// long as it has it.
+type asked struct {
+	At    string `json:"at"`
+	N     int    `json:"n"`
+	Epoch int32  `json:"epoch"`
+	Ask   int64  `json:"ask,omitempty"`   // the one that is answered: the shard was split
+	Whole bool   `json:"whole,omitempty"` // it cannot be split
 }
 
 // budget names what is divided: a table's limit for one kind of work.
@@ -126,6 +137,8 @@ type slot struct {
 	N     int   `json:"n"`
 	Epoch int32 `json:"e"`
 	Back  bool  `json:"b,omitempty"` // asked back: save and let go
+	// Ask asks to split it, when it is not 0. A later ask of the same shard and epoch has a higher number.
+	Ask int64 `json:"q,omitempty"`
 }
 
 // grants are a member's of one budget. A part is of the limit as it is at the moment.

@@ -27,12 +27,22 @@ type flaws struct {
 	noTerm       bool // a leader's writes are on condition of its own node, which is made anew at each election
 	growFirst    bool // grants grow before a beat says that others shrank
 	rereadEpoch  bool // who is refused reads the epoch again and goes on with it
+
+	// Of splitting.
+	neverCut    bool // no mutant: all shards are whole
+	cutNoFence  bool // a split is written without a look at the epoch
+	cutNoRun    bool // the run counts the new shard in a write behind it
+	cutNoBounds bool // the bounds of the shard that is split stay
+	cutOldMark  bool // who split saves with the bounds from before
+	cutInRead   bool // it is split within what was read already
+	cutLost     bool // an answer that was lost is taken for a refusal
+	earlyList   bool // a run is ended by what was heard of its shards, on condition of its version when it is ended
 }
 
 const (
 	simTimeout = 2 * time.Second
 	simRoot    = paths("/drover/sim")
-	simRows    = 120
+	simRows    = 120 // of a shard of the plan
 	simWindow  = 4
 )
 
@@ -41,15 +51,20 @@ type simulation struct {
 	*ensemble
 	flaws  flaws
 	procs  []*proc
-	rows   map[int][]bool // by shard: what HBase has
-	shards int
+	rows   []bool // what HBase has; a row is at its place in the key space, and 1 MiB as stored
+	ends   []int  // of the shards of the plan
+	pace   float64
 	fault  error
 	names  int
 	steps  int
 	calm   bool
 	done   bool
-	marks  map[string]int // watermarks as last written, by path
+	marks  map[string]int        // watermarks as last written, by path
+	bounds map[string]jobs.Shard // as last written, by path
 	puts   int
+	splits int
+	whole  int
+	movers map[int]map[string]bool // by shard of the plan: who put rows of it
 
 	started time.Time // of the schedule
 	ticks   int
@@ -74,18 +89,24 @@ type proc struct {
 
 // moving is the work on one lease.
 type moving struct {
-	l       *lease
-	sent    int
-	acked   map[int]bool
-	open    int
-	mark    int // watermark
-	saved   int
-	saving  bool
-	version int32
+	l      *lease
+	sent   int
+	acked  map[int]bool
+	open   int
+	mark   int // watermark
+	saved  int
+	saving bool // or splitting
+	epoch  int32
+	writes int
+	over   bool
+
+	start, end int
+	limit      int // nothing is read beyond it; end, but while it is being split
+
+	// As the store keeps it.
 	read    bool
-	epoch   int32
-	writes  int
-	over    bool
+	known   checkpoints.Mark
+	version int32
 }
 
 func (p *proc) clock() time.Duration {
@@ -136,12 +157,16 @@ func (s *simulation) fail(format string, args ...any) {
 func newSimulation(seed uint64, f flaws) *simulation {
 	w := &world{rand: rand.New(rand.NewPCG(seed, seed)), faults: map[string]int{}}
 	w.now = time.Second
-	s := &simulation{ensemble: newEnsemble(w, simTimeout), flaws: f, rows: map[int][]bool{}, marks: map[string]int{}}
-	s.started = s.wall()
-	s.shards = 4 + s.rand.IntN(10)
-	for n := range s.shards {
-		s.rows[n] = make([]bool, simRows)
+	s := &simulation{
+		ensemble: newEnsemble(w, simTimeout), flaws: f, marks: map[string]int{}, bounds: map[string]jobs.Shard{},
+		movers: map[int]map[string]bool{},
 	}
+	s.started = s.wall()
+	s.pace = []float64{0.7, 0.7, 0.25}[s.rand.IntN(3)]
+	for n := range 4 + s.rand.IntN(10) {
+		s.ends = append(s.ends, (n+1)*simRows)
+	}
+	s.rows = make([]bool, s.ends[len(s.ends)-1])
 	s.ensemble.wrote = s.wrote
 	var ops []op
 	for at := 1; at < len(simRoot); at++ {
@@ -335,6 +360,9 @@ func (p *proc) step(f func()) {
 			})
 		}
 		l.toPlan = nil
+		if s.flaws.earlyList {
+			s.endEarly(l)
+		}
 	}
 	for _, e := range in.machine.take() {
 		p.conn.do(e)
@@ -342,12 +370,41 @@ func (p *proc) step(f func()) {
 	s.check()
 }
 
+// endEarly is the mutant that ends a run by the list of its shards that the leader has.
+func (s *simulation) endEarly(l *leader) {
+	r := l.runs[runKey{"j", "r"}]
+	if r == nil || !r.known || r.busy || r.record.State != Running || !r.listed || r.reading > 0 || r.open > 0 {
+		return
+	}
+	path := simRoot.run("j", "r")
+	n := s.truth.nodes[path]
+	rec, err := decode[runRecord](path, n.data)
+	if err != nil || rec.State != Running {
+		return
+	}
+	rec.State, rec.Write, rec.Books = Done, s.name(), &Books{Tables: map[string]checkpoints.Counts{"t": {Written: int64(len(s.rows))}}}
+	r.busy = true
+	l.do([]op{set(path, encode(rec), n.version)}, 0, func(verdict) { r.busy = false })
+}
+
 func (s *simulation) plan() Planned {
 	p := Planned{Plan: []byte("plan"), Fingerprint: "f", Timestamp: int64(s.now)}
-	for n := range s.shards {
-		p.Shards = append(p.Shards, jobs.Shard{N: n, Start: jobs.Cursor(strconv.Itoa(n * simRows)), End: jobs.Cursor(strconv.Itoa((n + 1) * simRows))})
+	from := 0
+	for n, end := range s.ends {
+		p.Shards = append(p.Shards, simShard(n, from, end))
+		from = end
 	}
 	return p
+}
+
+func simShard(n, from, end int) jobs.Shard {
+	return jobs.Shard{N: n, Start: jobs.Cursor(strconv.Itoa(from)), End: jobs.Cursor(strconv.Itoa(end)), Bytes: int64(end-from) << 20}
+}
+
+func span(s jobs.Shard) (from, end int) {
+	from, _ = strconv.Atoi(string(s.Start))
+	end, _ = strconv.Atoi(string(s.End))
+	return from, end
 }
 
 // work moves rows: what Config.Work does.
@@ -356,8 +413,12 @@ func (p *proc) work() {
 		l := p.in.leases[k]
 		if l.state == leaseReady && p.jobs[k] == nil && !p.leaves {
 			p.in.grab(l)
-			from, _ := strconv.Atoi(l.from.Cursor)
-			p.jobs[k] = &moving{l: l, sent: from, mark: from, saved: from, acked: map[int]bool{}, epoch: l.epoch}
+			start, end := span(l.shard)
+			from := start
+			if l.from.Cursor != "" {
+				from, _ = strconv.Atoi(l.from.Cursor)
+			}
+			p.jobs[k] = &moving{l: l, start: start, end: end, limit: end, sent: from, mark: from, saved: from, acked: map[int]bool{}, epoch: l.epoch}
 		}
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(p.jobs), compareKeys) {
@@ -371,14 +432,19 @@ func (p *proc) work() {
 func (p *proc) move(k shardKey, m *moving) {
 	s := p.s
 	lost := p.leaves || m.l.state == leaseEnding || p.in.leases[k] != m.l || m.over
-	for !lost && p.in.sure(p.clock()) && m.sent < simRows && m.open < simWindow && s.chance(0.7) {
+	for !lost && p.in.sure(p.clock()) && m.sent < m.limit && m.open < simWindow && s.chance(s.pace) {
 		row := m.sent
 		m.sent++
 		m.open++
 		s.puts++
 		in, gen := p.in, p.gen
 		s.after(s.between(time.Millisecond, 200*time.Millisecond), func() {
-			s.rows[k.n][row] = true
+			s.rows[row] = true
+			of, _ := slices.BinarySearch(s.ends, row+1)
+			if s.movers[of] == nil {
+				s.movers[of] = map[string]bool{}
+			}
+			s.movers[of][p.name] = true
 			p.run(func() {
 				if p.gen != gen || p.in != in {
 					return
@@ -397,18 +463,52 @@ func (p *proc) move(k shardKey, m *moving) {
 	if m.saving {
 		return
 	}
-	if !m.over && (m.mark > m.saved && s.chance(0.3) || m.mark > m.saved && (lost || m.mark == simRows)) {
+	if !m.over && (m.mark > m.saved && s.chance(0.3) || m.mark > m.saved && (lost || m.mark == m.end)) {
 		p.save(k, m)
+		return
+	}
+	if !lost && m.l.asks() && s.chance(0.5) {
+		switch left := m.end - m.sent; {
+		case left < 3 || s.chance(0.02) || s.flaws.neverCut:
+			s.whole++
+			p.in.keep(m.l)
+		default:
+			at := m.sent + 1
+			if s.chance(0.7) {
+				at += s.rand.IntN(left - 2)
+			}
+			if s.flaws.cutInRead && m.sent > m.mark+1 {
+				at = m.mark + 1 + s.rand.IntN(m.sent-m.mark-1)
+			}
+			m.limit = at
+			p.cut(k, m)
+		}
 		return
 	}
 	switch {
 	case lost && m.open == 0:
 		delete(p.jobs, k)
 		p.in.let(m.l, false, "")
-	case m.saved == simRows && m.open == 0:
+	case m.saved == m.end && m.open == 0:
 		delete(p.jobs, k)
 		p.in.let(m.l, true, "")
 	}
+}
+
+// learn reads a shard's mark, as checkpoints.ZooKeeperStore does.
+func (p *proc) learn(k shardKey, m *moving) {
+	p.in.get(k.markPath(), true, func(n node) {
+		known, err := checkpoints.DecodeMark(n.data)
+		if err != nil {
+			p.s.fail("%v", err)
+		}
+		m.read, m.known, m.version, m.saving = true, known, n.version, false
+	})
+}
+
+func (m *moving) name(in *incarnation) string {
+	m.writes++
+	return fmt.Sprintf("%s %d %d", in.id, m.epoch, m.writes)
 }
 
 // save writes a checkpoint, as checkpoints.ZooKeeperStore does.
@@ -416,17 +516,16 @@ func (p *proc) save(k shardKey, m *moving) {
 	m.saving = true
 	in := p.in
 	if !m.read {
-		in.get(k.markPath(), false, func(n node) {
-			m.read, m.version, m.saving = true, n.version, false
-		})
+		p.learn(k, m)
 		return
 	}
-	m.writes++
-	mark := m.mark
-	shard, _ := json.Marshal(p.s.plan().Shards[k.n])
-	c := checkpoints.Checkpoint{Shard: k.n, Cursor: strconv.Itoa(mark), Done: mark == simRows, Tables: map[string]checkpoints.Counts{"t": {Read: int64(mark), Written: int64(mark)}}}
-	data := checkpoints.Mark{Shard: shard, Of: k.n, Planned: strconv.Itoa((k.n + 1) * simRows), Checkpoint: &c, Write: fmt.Sprintf("%s %d %d", p.in.id, m.epoch, m.writes)}.Encode()
-	ops := []op{check(k.epochPath(), m.epoch), set(k.markPath(), data, m.version)}
+	mark, known := m.mark, m.known
+	known.Checkpoint = &checkpoints.Checkpoint{
+		Shard: k.n, Cursor: strconv.Itoa(mark), Done: mark == m.end, Stored: int64(mark-m.start) << 20,
+		Tables: map[string]checkpoints.Counts{"t": {Read: int64(mark - m.start), Written: int64(mark - m.start)}},
+	}
+	known.Write = m.name(in)
+	ops := []op{check(k.epochPath(), m.epoch), set(k.markPath(), known.Encode(), m.version)}
 	if p.s.flaws.noFence {
 		ops = ops[1:]
 		ops[0].version = -1
@@ -435,6 +534,7 @@ func (p *proc) save(k shardKey, m *moving) {
 		m.saving = false
 		switch {
 		case v.done:
+			m.known = known
 			m.version++
 			m.saved = mark
 		case errors.Is(v.err, zookeeper.ErrBadVersion) && v.at == 0 && p.s.flaws.rereadEpoch:
@@ -450,8 +550,138 @@ func (p *proc) save(k shardKey, m *moving) {
 	})
 }
 
+// cut splits a shard at m.limit, as checkpoints.ZooKeeperStore does. Now and then the process fails meanwhile.
+func (p *proc) cut(k shardKey, m *moving) {
+	s, in, f := p.s, p.in, p.s.flaws
+	m.saving = true
+	fail := func(lost bool) {
+		m.saving, m.over = false, m.over || lost
+		m.limit = m.end
+	}
+	if !m.read {
+		fail(false)
+		m.saving = true
+		p.learn(k, m) // and then it is tried again
+		return
+	}
+	run := simRoot.run("j", "r")
+	in.get(run, false, func(n node) {
+		name := m.name(in)
+		grown, number, err := grow(run, k.at, n.data, name)
+		if err != nil {
+			fail(errors.Is(err, ErrLost))
+			return
+		}
+		head, rest := simShard(k.n, m.start, m.limit), simShard(0, m.limit, m.end)
+		if err := cuttable(m.l.shard, head, rest); err != nil && !f.cutLost {
+			s.fail("%v", err)
+		}
+		headText, restText, err := cutParts(m.known.Shard, head, rest, number)
+		if err != nil {
+			fail(true)
+			return
+		}
+		known := m.known
+		known.Shard, known.Write = headText, name
+		ops := []op{check(k.epochPath(), m.epoch), set(run, grown, n.version), set(k.markPath(), known.Encode(), m.version)}
+		fence, runs, marks := 0, 1, 2
+		drop := func(i *int) {
+			ops = slices.Delete(ops, *i, *i+1)
+			for _, j := range []*int{&fence, &runs, &marks} {
+				if *j > *i {
+					*j--
+				}
+			}
+			*i = -1
+		}
+		if f.cutNoFence {
+			drop(&fence)
+		}
+		if f.cutNoRun {
+			drop(&runs)
+		}
+		proof := marks
+		if f.cutNoBounds {
+			drop(&marks)
+			proof = len(ops) + 1
+		}
+		rk := shardKey{k.at, number}
+		ops = append(ops, create(rk.epochPath(), nil), create(rk.markPath(), checkpoints.Mark{Shard: restText, Of: m.known.Of, Write: name}.Encode()))
+		if !s.calm && s.chance(0.3) {
+			s.after(s.between(0, 40*time.Millisecond), func() {
+				if s.faultOf(p, s.rand.IntN(3)) {
+					s.faults["trouble around a split"]++
+				}
+			})
+		}
+		done := func(v verdict) {
+			m.saving = false
+			switch {
+			case v.done && v.at < 0:
+				m.end = m.limit
+				if !f.cutNoBounds {
+					m.version++
+				}
+				if !f.cutOldMark {
+					m.known = known
+				}
+				in.cut(m.l, head)
+				if f.cutNoRun {
+					p.count(run, k.at)
+				}
+			case errors.Is(v.err, zookeeper.ErrBadVersion) && v.at == fence:
+				fail(true)
+			case errors.Is(v.err, zookeeper.ErrBadVersion) && v.at == runs:
+				s.faults["split beside another"]++
+				fail(false)
+			case errors.Is(v.err, zookeeper.ErrBadVersion):
+				m.read = false
+				fail(false)
+			default:
+				fail(false)
+			}
+		}
+		if f.cutLost {
+			in.ask(effect{kind: doMulti, ops: ops}, func(a answer) { done(verdict{done: a.err == nil, at: a.index, err: a.err}) })
+			return
+		}
+		in.write(ops, proof, done)
+	})
+}
+
+// count counts a new shard, in the mutant that does not do it with the split.
+func (p *proc) count(run, at string) {
+	in := p.in
+	in.get(run, true, func(n node) {
+		grown, _, err := grow(run, at, n.data, p.s.name())
+		if err != nil {
+			return
+		}
+		in.write([]op{set(run, grown, n.version)}, 0, func(v verdict) {
+			if !v.done {
+				p.count(run, at)
+			}
+		})
+	})
+}
+
 // wrote looks at each transaction.
 func (s *simulation) wrote(from *client, ops []op) {
+	split := false
+	for _, o := range ops {
+		if from == nil || o.kind != opCreate || !strings.Contains(o.path, "/c/") {
+			continue
+		}
+		m, err := checkpoints.DecodeMark(o.data)
+		if err != nil {
+			continue // a folder
+		}
+		if err := json.Unmarshal(m.Shard, new(jobs.Shard)); err != nil {
+			s.fail("%s: %v", o.path, err)
+		}
+		split = split || m.Write != ""
+		s.bounds[o.path] = simBounds(m)
+	}
 	for _, o := range ops {
 		if o.kind != opSet || from == nil {
 			continue
@@ -464,9 +694,23 @@ func (s *simulation) wrote(from *client, ops []op) {
 				continue
 			}
 			n, _ := strconv.Atoi(base(o.path))
-			mark, _ := strconv.Atoi(m.Checkpoint.Cursor)
-			for row := range mark {
-				if !s.rows[n][row] {
+			if is := simBounds(m); is != s.bounds[o.path] {
+				if !split {
+					s.fail("the bounds of shard %d were %+v and are %+v, and it was not split", n, s.bounds[o.path], is)
+				}
+				s.bounds[o.path] = is
+			}
+			start, end := span(s.bounds[o.path])
+			mark := start
+			if m.Checkpoint != nil {
+				mark, _ = strconv.Atoi(m.Checkpoint.Cursor)
+			}
+			if mark > end {
+				s.fail("the checkpoint of shard %d says %d, it ends at %d", n, mark, end)
+				continue
+			}
+			for row := start; row < mark; row++ {
+				if !s.rows[row] {
 					s.fail("the checkpoint of shard %d says %d, row %d was never put", n, mark, row)
 					break
 				}
@@ -479,6 +723,8 @@ func (s *simulation) wrote(from *client, ops []op) {
 			if want := fmt.Sprintf("%s %d ", epoch.data, epoch.version); !strings.HasPrefix(m.Write, want) {
 				s.fail("a checkpoint of shard %d was taken from %q, its owner is %q", n, m.Write, want)
 			}
+		case split && o.path == simRoot.run("j", "r"):
+		case s.flaws.cutNoRun && o.path == simRoot.run("j", "r") && !s.done && from.who.(*proc).in.lead == nil:
 		case strings.HasPrefix(o.path, simRoot.orders()+"/"), strings.Contains(o.path, "/s/"), strings.HasPrefix(o.path, simRoot.jobs()):
 			// A leader's. The term names who was elected last.
 			t, _ := decode[termRecord](simRoot.term(), s.truth.nodes[simRoot.term()].data)
@@ -499,15 +745,58 @@ func (s *simulation) wrote(from *client, ops []op) {
 				}
 				if r.State == Done {
 					s.done = true
-					for n, rows := range s.rows {
-						if i := slices.Index(rows, false); i >= 0 {
-							s.fail("the run is done, row %d of shard %d was never put", i, n)
+					if i := slices.Index(s.rows, false); i >= 0 {
+						s.fail("the run is done, row %d was never put", i)
+					}
+					marks := s.tiled()
+					for n, m := range marks {
+						if m.Checkpoint == nil || !m.Checkpoint.Done {
+							s.fail("the run is done, shard %d is not", n)
 						}
+					}
+					if got := r.Books.Tables["t"].Written; got != int64(len(s.rows)) {
+						s.fail("the books say %d rows, there are %d", got, len(s.rows))
 					}
 				}
 			}
 		}
 	}
+	if split {
+		s.splits++
+		s.tiled()
+	}
+}
+
+func simBounds(m checkpoints.Mark) (s jobs.Shard) {
+	json.Unmarshal(m.Shard, &s) // what is none tiles nothing
+	return s
+}
+
+// tiled looks whether the shards are those that were planned and what was split from them, and gives them.
+func (s *simulation) tiled() map[int]checkpoints.Mark {
+	rec, err := decode[runRecord]("run", s.truth.nodes[simRoot.run("j", "r")].data)
+	if err != nil {
+		s.fail("%v", err)
+		return nil
+	}
+	at := simRoot.attempt(runKey{"j", "r"}, rec.Attempt)
+	marks := map[int]checkpoints.Mark{}
+	for path, n := range s.truth.nodes {
+		if !strings.HasPrefix(path, at+"/c/") {
+			continue
+		}
+		if m, err := checkpoints.DecodeMark(n.data); err == nil {
+			number, _ := strconv.Atoi(base(path))
+			marks[number] = m
+			if !s.truth.nodes[strings.Replace(path, "/c/", "/s/", 1)].exists {
+				s.fail("shard %d has no epoch", number)
+			}
+		}
+	}
+	if err := tile(marks, rec.Planned, rec.Shards); err != nil && !s.flaws.cutNoRun {
+		s.fail("%v", err)
+	}
+	return marks
 }
 
 // check looks at everybody after each step.
@@ -554,14 +843,19 @@ func (s *simulation) strike() {
 			}
 		}
 	}
+	s.faultOf(p, s.rand.IntN(5))
+}
+
+// faultOf has something go wrong with a process, if it is there.
+func (s *simulation) faultOf(p *proc, kind int) bool {
 	if !p.alive || p.in == nil {
-		return
+		return false
 	}
 	leads := ""
 	if p.in.lead != nil {
 		leads = " of a leader"
 	}
-	switch s.rand.IntN(5) {
+	switch kind {
 	case 0:
 		s.faults["crash"+leads]++
 		p.alive, p.gen = false, p.gen+1
@@ -587,6 +881,7 @@ func (s *simulation) strike() {
 		s.faults["reconnection"+leads]++
 		p.conn.move()
 	}
+	return true
 }
 
 // simulate runs one seed to its end.
@@ -633,7 +928,7 @@ func (s *simulation) stand() string {
 			for _, r := range l.runs {
 				fmt.Fprintf(&b, " run known %v busy %v %s listed %v reading %d open %d", r.known, r.busy, r.record.State, r.listed, r.reading, r.open)
 				for _, x := range r.shards {
-					fmt.Fprintf(&b, " {%d e%d %s fresh %v done %v back %v busy %v}", x.n, x.epoch, x.owner, x.fresh, x.done, x.back, x.busy)
+					fmt.Fprintf(&b, " {%d e%d %s fresh %v done %v back %v busy %v ask %d}", x.n, x.epoch, x.owner, x.fresh, x.done, x.back, x.busy, x.ask)
 				}
 			}
 		}
@@ -649,6 +944,9 @@ func seeds(t *testing.T) (from, n uint64) {
 		}
 		return from, 1
 	}
+	if n, err := strconv.ParseUint(os.Getenv("DROVER_SEEDS"), 10, 64); err == nil {
+		return 0, n
+	}
 	if os.Getenv("DROVER_PROVE") == "1" {
 		return 0, 10_000
 	}
@@ -659,7 +957,7 @@ func seeds(t *testing.T) (from, n uint64) {
 func TestSimulation(t *testing.T) {
 	from, n := seeds(t)
 	faults := map[string]int{}
-	steps, puts, ticks, failed := 0, 0, 0, 0
+	steps, puts, ticks, splits, whole, failed := 0, 0, 0, 0, 0, 0
 	if a, b := simulate(from, flaws{}), simulate(from, flaws{}); a.steps != b.steps || a.puts != b.puts || a.now != b.now {
 		t.Errorf("a seed gives %d steps and then %d: it cannot be repeated", a.steps, b.steps)
 	}
@@ -668,6 +966,8 @@ func TestSimulation(t *testing.T) {
 		steps += s.steps
 		puts += s.puts
 		ticks += s.ticks
+		splits += s.splits
+		whole += s.whole
 		for f, n := range s.faults {
 			faults[f] += n
 		}
@@ -678,13 +978,16 @@ func TestSimulation(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d seeds, %d steps, %d puts, %d instants of a schedule", n, steps, puts, ticks)
+	t.Logf("%d seeds, %d steps, %d puts, %d instants of a schedule, %d splits and %d refused", n, steps, puts, ticks, splits, whole)
+	if splits == 0 || n > 1 && whole == 0 {
+		t.Errorf("%d shards were split, %d said that they cannot be", splits, whole)
+	}
 	for _, f := range slices.Sorted(maps.Keys(faults)) {
 		t.Logf("%8d %s", faults[f], f)
 	}
 	for _, f := range []string{
 		"crash", "crash of a leader", "pause", "pause of a leader", "clean stop of a leader", "clean stop ended", "partition", "partition of a leader", "reconnection", "session lost",
-		"request lost", "answer lost", "write after the session's end refused",
+		"trouble around a split", "split beside another", "watch late", "request lost", "answer lost", "write after the session's end refused",
 	} {
 		if n > 1 && faults[f] == 0 {
 			t.Errorf("fault %q never happened", f)
@@ -700,6 +1003,13 @@ func TestMutantsAreFound(t *testing.T) {
 		"term without its node":      {noTerm: true},
 		"grants grown before shrunk": {growFirst: true},
 		"epoch from a re-read":       {rereadEpoch: true},
+		"split without the epoch":    {cutNoFence: true},
+		"split without the run":      {cutNoRun: true},
+		"split with old bounds":      {cutNoBounds: true},
+		"saved with old bounds":      {cutOldMark: true},
+		"split in what was read":     {cutInRead: true},
+		"split with a lost answer":   {cutLost: true},
+		"end by an earlier list":     {earlyList: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(1000) {
@@ -729,7 +1039,7 @@ func TestOverRunsAreSwept(t *testing.T) {
 	if err != nil || r.State != Done {
 		t.Fatalf("the run is %s: %v", r.State, err)
 	}
-	if want := int64(s.shards * simRows); r.Books == nil || r.Books.Tables["t"].Written != want {
+	if want := int64(len(s.rows)); r.Books == nil || r.Books.Tables["t"].Written != want {
 		t.Errorf("its books are %+v, want %d rows", r.Books, want)
 	}
 	if left := s.truth.children(path); len(left) > 0 {

@@ -45,6 +45,15 @@ type lease struct {
 	from  checkpoints.Checkpoint
 	done  bool
 	why   string
+
+	ask      int64 // to split it, as ordered; 0 is none
+	answered int64 // the ask that was obeyed
+	whole    bool  // it cannot be split
+}
+
+// asks tells whether the shard is wanted in two.
+func (l *lease) asks() bool {
+	return l.state == leaseTaken && l.ask != 0 && l.ask != l.answered && !l.whole
 }
 
 // runView is a run as a worker sees it.
@@ -76,6 +85,7 @@ type worker struct {
 	order      orderRecord
 	fault      error // of the order
 	leases     map[shardKey]*lease
+	unsure     map[shardKey]bool   // those of which a write may still be under way: they are read behind it
 	runs       map[string]*runView // by attempt path
 	tables     map[string]*tableView
 
@@ -96,7 +106,7 @@ func newWorker(m *machine, p paths, id string, timeout time.Duration, self beatR
 	self.V = format
 	return &worker{
 		machine: m, p: p, id: id, timeout: timeout, self: self, memory: mem,
-		leases: map[shardKey]*lease{}, runs: map[string]*runView{}, tables: map[string]*tableView{},
+		leases: map[shardKey]*lease{}, unsure: map[shardKey]bool{}, runs: map[string]*runView{}, tables: map[string]*tableView{},
 	}
 }
 
@@ -123,13 +133,18 @@ func (w *worker) start(now time.Duration) {
 func (w *worker) beat() beatRecord {
 	b := w.self
 	b.Seen = w.order.Rev
-	b.Let, b.Grants = nil, nil
+	b.Let, b.Grants, b.Asked = nil, nil, nil
 	for _, g := range w.order.Grants {
 		b.Grants = append(b.Grants, seen{g.budget, share.Newest(g.List).ID})
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(w.leases), compareKeys) {
-		if l := w.leases[k]; l.state == leaseLet {
+		switch l := w.leases[k]; {
+		case l.state == leaseLet:
 			b.Let = append(b.Let, let{At: k.at, N: k.n, Epoch: l.epoch, Done: l.done, Why: l.why})
+		case l.whole:
+			b.Asked = append(b.Asked, asked{At: k.at, N: k.n, Epoch: l.epoch, Whole: true})
+		case l.ask != 0 && l.ask == l.answered:
+			b.Asked = append(b.Asked, asked{At: k.at, N: k.n, Epoch: l.epoch, Ask: l.ask})
 		}
 	}
 	return b
@@ -259,6 +274,9 @@ func (w *worker) settle() {
 		r := w.runs[k.at]
 		works := r != nil && r.works()
 		same := ordered && s.Epoch == l.epoch
+		if l.ask = 0; same {
+			l.ask = s.Ask
+		}
 		switch l.state {
 		case leaseTaken:
 			if !same || s.Back || !works {
@@ -290,17 +308,19 @@ func (w *worker) settle() {
 			w.leases[k] = &lease{key: k, epoch: s.Epoch, state: leaseLet}
 			w.tell()
 		case r.works():
-			w.load(k, s.Epoch)
+			w.load(k, s)
 		}
 	}
 }
 
 // load makes a lease, and reads the checkpoint. It is read after the order that names the epoch, which came with the epoch in
 // one write; so it holds all that was written under the epochs before, and nobody writes under them any more.
-func (w *worker) load(k shardKey, epoch int32) {
-	l := &lease{key: k, epoch: epoch}
+func (w *worker) load(k shardKey, s slot) {
+	l := &lease{key: k, epoch: s.Epoch, ask: s.Ask}
 	w.leases[k] = l
-	w.get(k.markPath(), false, func(n node) {
+	unsure := w.unsure[k]
+	delete(w.unsure, k)
+	w.get(k.markPath(), unsure, func(n node) {
 		if w.leases[k] != l || l.state != leaseLoading {
 			return
 		}
@@ -338,6 +358,18 @@ func (w *worker) sure(now time.Duration) bool {
 
 // grab starts work on a lease that is ready.
 func (w *worker) grab(l *lease) { l.state = leaseTaken }
+
+// cut takes that a lease is for less from now on: the rest is a shard of its own.
+func (w *worker) cut(l *lease, head jobs.Shard) {
+	l.shard, l.answered = head, l.ask
+	w.tell()
+}
+
+// keep takes that a lease's shard cannot be split.
+func (w *worker) keep(l *lease) {
+	l.whole = true
+	w.tell()
+}
 
 // let takes the end of work on a lease: nothing is in flight any more. why is the fault that ended it, "" for none.
 func (w *worker) let(l *lease, done bool, why string) {
