@@ -585,6 +585,9 @@ func (c Pool) Backup(ctx context.Context) (*Backup, error) {
 		}
 		for _, id := range runs {
 			r, err := c.backupRun(ctx, runKey{name, id})
+			if errors.Is(err, zookeeper.ErrNoNode) && r.Run.V == 0 {
+				continue // over for long, and pruned since it was listed
+			}
 			if err != nil {
 				return nil, fmt.Errorf("back up run %s/%s: %w", name, id, err)
 			}

@@ -87,8 +87,9 @@ type runState struct {
 	busy    bool // it is being planned, staged, ended
 	open    int  // shards that are not done
 
-	ended time.Duration // when it was seen to be over
-	swept bool
+	ended  time.Duration // when it was seen to be over
+	swept  bool
+	pruned bool // it is there no more
 }
 
 // jobState is what the leader knows of a job.
@@ -157,6 +158,8 @@ type leader struct {
 	toPlan   []runKey        // for the edge, which answers with planned
 	asks     float64         // that may be made
 	splitAt  time.Duration   // when it was last looked whom to ask
+	prunedAt time.Duration   // when it was last looked what to prune
+	pruning  bool
 	writes   int
 	moved    int
 }
@@ -622,6 +625,7 @@ func (l *leader) tick(now time.Duration) {
 		}
 	}
 	l.schedule()
+	l.prune()
 	l.grant()
 	given := l.assign()
 	for _, id := range slices.Sorted(maps.Keys(l.members)) {

@@ -144,6 +144,8 @@ type present struct {
 	wg      sync.WaitGroup
 	stops   map[int]func() // of watches
 	works   map[string]*work
+	// employed counts the works that there were.
+	employed int
 	// until is the deadline, 0 without one, for those who cannot wait for Member.mu.
 	until   atomic.Int64
 	changed chan struct{} // closed when a deadline comes after there was none, and replaced
@@ -747,7 +749,9 @@ func (w *work) run(ctx context.Context, k runKey, rec runRecord) error {
 		return err
 	}
 	p.m.mu.Lock()
-	store := checkpoints.OpenZooKeeper(p.zk, w.at, p.id, w.epoch)
+	// A name of its own for each time that a run is worked on: its totals begin at nothing, and those before stay.
+	p.employed++
+	store := checkpoints.OpenZooKeeper(p.zk, w.at, fmt.Sprintf("%s.%d", p.id, p.employed), w.epoch)
 	w.store = store
 	p.m.mu.Unlock()
 	return p.m.c.Work(ctx, Run{Job: k.job, ID: k.id, File: rec.Spec.File, Plan: plan, Timestamp: rec.Timestamp, Spec: rec.Spec, Store: store}, w)

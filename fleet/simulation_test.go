@@ -1047,6 +1047,59 @@ func TestOverRunsAreSwept(t *testing.T) {
 	}
 }
 
+// Of a job's runs that are over, the newest stay, and those that ended not long ago; what stays of others goes with them.
+func TestOldRunsArePruned(t *testing.T) {
+	s := newSimulation(1, flaws{})
+	s.calm = true
+	job, _ := decode[jobRecord]("job", s.truth.nodes[simRoot.job("k")].data)
+	job.Paused, job.Newest = true, "k05" // of runs that were put back
+	ops := []op{set(simRoot.job("k"), encode(job), -1)}
+	want := []string{}
+	for i := range 34 {
+		id := fmt.Sprintf("k%02d", i)
+		at := s.wall().Add(-time.Duration(60-i) * 24 * time.Hour)
+		rec := runRecord{head: head{format}, State: []State{Done, Cancelled}[i%2], At: at, Ended: at}
+		keep := i >= 34-keepRuns || i == 5
+		switch i {
+		case 3: // it took long
+			rec.Ended, keep = s.wall().Add(-6*24*time.Hour), true
+		case 7: // it may be resumed
+			rec.State, keep = Failed, true
+		case 8:
+			rec.Ended, keep = time.Time{}, true
+		}
+		ops = append(ops, create(simRoot.run("k", id), encode(rec)))
+		if i%3 == 0 {
+			at := simRoot.run("k", id) + "/A"
+			ops = append(ops, create(at, nil), create(at+"/t", nil), create(at+"/t/w", nil))
+		}
+		if keep {
+			want = append(want, id)
+		}
+	}
+	if _, err := s.apply(nil, 0, ops); err != nil {
+		t.Fatal(err)
+	}
+	for s.now < sweepAfter+16*pruneEvery && s.fault == nil {
+		e := heapPop(&s.events)
+		s.now = e.at
+		if e.f(); s.now < sweepAfter && len(s.truth.children(simRoot.runs("k"))) < 34 {
+			t.Fatalf("one is gone after %v", s.now)
+		}
+	}
+	if s.fault != nil {
+		t.Fatal(s.fault)
+	}
+	if got := s.truth.children(simRoot.runs("k")); !slices.Equal(got, want) {
+		t.Errorf("there are %v, want %v", got, want)
+	}
+	for _, p := range s.procs {
+		if why := p.memory.alert(); why != "" {
+			t.Errorf("%s is held: %s", p.name, why)
+		}
+	}
+}
+
 // How long a leader of the largest pool that is meant takes to look at everything once, when nothing changes and when all is to
 // be given out.
 func BenchmarkLeader(b *testing.B) {

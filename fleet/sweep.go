@@ -1,12 +1,23 @@
 package fleet
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
 
-// sweepAfter is how long the nodes of a run's shards stay when it is over, for those who look and for zombies to be refused.
-const sweepAfter = time.Minute
+const (
+	// sweepAfter is how long the nodes of a run's shards stay when it is over, for those who look and for zombies to be refused.
+	sweepAfter = time.Minute
+	// keepRuns and keepFor are which runs stay with their books when they are over: a job's newest, and those that ended not
+	// long ago. A schedule that fires each minute makes ten thousand in that time; a server keeps all of them in memory.
+	keepRuns = 20
+	keepFor  = 7 * 24 * time.Hour
+	// pruneEvery is how often one run is taken away. Nothing waits for it.
+	pruneEvery = 10 * time.Second
+)
 
 // sweep deletes the shards of a run that is over, whose record with its books stays. Their names are random: nobody makes them
 // again.
@@ -14,8 +25,48 @@ func (l *leader) sweep(r *runState) {
 	r.swept = true
 	path := l.p.run(r.key.job, r.key.id)
 	l.below(path, func(paths []string) {
-		l.removeAll(paths)
+		l.removeAll(paths, func(bool) {})
 	})
+}
+
+// prune takes away a run that has been over for long, with all that is still below it. Nobody looks for it any more: a job
+// names its newest, and only those who work on a run watch it.
+func (l *leader) prune() {
+	if l.wall == nil || l.pruning || l.now-l.prunedAt < pruneEvery {
+		return
+	}
+	l.prunedAt = l.now
+	by := map[string][]*runState{}
+	for _, r := range l.runs {
+		if !r.known {
+			return // what is the newest is not known yet
+		}
+		if !r.pruned {
+			by[r.key.job] = append(by[r.key.job], r)
+		}
+	}
+	for _, job := range slices.Sorted(maps.Keys(by)) {
+		j, runs := l.jobs[job], by[job]
+		if j == nil || !j.known || len(runs) <= keepRuns {
+			continue
+		}
+		slices.SortFunc(runs, func(a, b *runState) int {
+			return cmp.Or(b.record.At.Compare(a.record.At), cmp.Compare(b.key.id, a.key.id))
+		})
+		for _, r := range slices.Backward(runs[keepRuns:]) {
+			if r.busy || !r.swept || !r.record.State.final() || r.record.Ended.IsZero() || l.wall().Sub(r.record.Ended) < keepFor || r.key.id == j.record.Newest {
+				continue
+			}
+			path := l.p.run(job, r.key.id)
+			l.pruning = true
+			l.below(path, func(paths []string) {
+				l.removeAll(append([]string{path}, paths...), func(done bool) { // else it is listed anew the next time
+					l.pruning, r.pruned = false, done
+				})
+			})
+			return
+		}
+	}
 }
 
 // below lists all below a node, the deepest first.
@@ -45,9 +96,10 @@ func (l *leader) below(path string, f func([]string)) {
 	visit(path)
 }
 
-// removeAll deletes nodes that are listed after their parents.
-func (l *leader) removeAll(paths []string) {
-	if len(paths) == 0 || l.over {
+// removeAll deletes nodes that are listed after their parents, until one cannot be.
+func (l *leader) removeAll(paths []string, f func(done bool)) {
+	if len(paths) == 0 {
+		f(true)
 		return
 	}
 	n := min(len(paths), shardsPerWrite)
@@ -57,7 +109,9 @@ func (l *leader) removeAll(paths []string) {
 	}
 	l.do(ops, n-1, func(v verdict) {
 		if v.done {
-			l.removeAll(paths[:len(paths)-n])
+			l.removeAll(paths[:len(paths)-n], f)
+		} else {
+			f(false)
 		}
 	})
 }
