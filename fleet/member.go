@@ -182,6 +182,8 @@ type handle struct {
 	split chan struct{} // holds one when the shard is wanted in two and nobody has heard of it
 	told  int64         // the ask that was told; 0 is none
 	again time.Duration // not to be told before, after a cut that came to nothing
+	// unsure is when it is not known whether the shard was cut: nothing is saved, as that could be beyond its end.
+	unsure bool
 }
 
 // Join makes a member of a pool, and the pool if there was none. It waits until ZooKeeper can be asked.
@@ -762,7 +764,7 @@ func (w *work) epoch(shard int) (int32, bool) {
 	w.p.m.mu.Lock()
 	defer w.p.m.mu.Unlock()
 	h := w.handles[shard]
-	if h == nil || w.p.over {
+	if h == nil || h.unsure || w.p.over {
 		return 0, false
 	}
 	return h.epoch, true
@@ -891,7 +893,7 @@ func (h *handle) cut(ctx context.Context, head, rest jobs.Shard) error {
 	_, fenced := errors.AsType[*checkpoints.FencedError](err)
 	unsettled := errors.Is(err, checkpoints.ErrUnsettled)
 	if unsettled {
-		p.unsure[h.key] = true
+		h.unsure, p.unsure[h.key] = true, true
 	}
 	if unsettled || fenced || errors.Is(err, ErrLost) || errors.Is(err, zookeeper.ErrSessionLost) || errors.Is(err, zookeeper.ErrClosed) {
 		h.lose()

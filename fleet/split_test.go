@@ -657,6 +657,11 @@ func TestUnsettledLeaseIsReadAnew(t *testing.T) {
 	default:
 		t.Error("the lease is not lost")
 	}
+	d.lose, d.away = nil, nil
+	err := w.store.Save(t.Context(), []checkpoints.Checkpoint{{Shard: 0, Cursor: "700"}}, checkpoints.Totals{})
+	if _, fenced := errors.AsType[*checkpoints.FencedError](err); !fenced {
+		t.Errorf("a checkpoint of what may be another's was saved: %v", err)
+	}
 	p.take()
 	l.Done(l.From, ErrLost)
 	for _, e := range p.take() {
