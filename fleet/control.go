@@ -29,6 +29,9 @@ type Pool struct {
 // ErrNoPool says that there is no pool at a root.
 var ErrNoPool = errors.New("no worker was ever started there: check zookeeper.path, or start drover worker")
 
+// ErrNoRun says that a pool has no such job, or the job no such run.
+var ErrNoRun = errors.New("there is no such job or run: drover jobs lists them")
+
 func (c Pool) p() paths { return paths(c.Root) }
 
 // audit makes the record of a command, which goes into the same write as what it does.
@@ -140,9 +143,28 @@ func NewRequest() string {
 	return time.Now().UTC().Format("20060102-150405-") + strings.ToLower(rand.Text()[:8])
 }
 
+// BusyError says that the newest run of a job is not over.
+type BusyError struct {
+	Job, Run string
+	State    State
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("run %s of %s is %s", e.Run, e.Job, e.State)
+}
+
 // Submit hands a job to the pool, as a run that is named by the request. Repeating a request changes nothing, and gives the
 // same run. A spec with a schedule is kept and fired by the pool; run is "" then.
 func (c Pool) Submit(ctx context.Context, request, job string, spec Spec) (run string, err error) {
+	return c.submit(ctx, request, job, spec, false)
+}
+
+// SubmitAlone is Submit for a job without a schedule whose newest run is over, done or failed; else it gives a *BusyError.
+func (c Pool) SubmitAlone(ctx context.Context, request, job string, spec Spec) (run string, err error) {
+	return c.submit(ctx, request, job, spec, true)
+}
+
+func (c Pool) submit(ctx context.Context, request, job string, spec Spec, alone bool) (run string, err error) {
 	for _, name := range []string{request, job} {
 		if name == "" || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || name == "zookeeper" {
 			return "", fmt.Errorf("submit %s: %q is no name", job, name)
@@ -164,6 +186,15 @@ func (c Pool) Submit(ctx context.Context, request, job string, spec Spec) (run s
 		fresh := errors.Is(err, zookeeper.ErrNoNode)
 		if err != nil && !fresh {
 			return nil, nil, err
+		}
+		if alone && spec.Schedule == nil && j.Newest != "" { // no other gets between: the job's version is a condition of the write
+			r, _, err := get[runRecord](ctx, c, p.run(job, j.Newest))
+			if err != nil {
+				return nil, nil, err
+			}
+			if !r.State.final() && r.State != Failed {
+				return nil, nil, &BusyError{job, j.Newest, r.State}
+			}
 		}
 		j.V, j.Spec = format, spec
 		what := fmt.Sprintf("submit %s", job)
@@ -260,14 +291,14 @@ type RunInfo struct {
 	Stored      int64 // source bytes behind the watermarks
 	Tables      map[string]checkpoints.Counts
 	Totals      checkpoints.Totals
-	Plan        []byte // of a run that is not over
+	Plan        []byte // nil when the run has none yet, or none any more
 }
 
 // Status tells how it stands with a run; "" is the job's newest. It reads every shard of one that is not done.
 func (c Pool) Status(ctx context.Context, job, id string) (RunInfo, error) {
 	info, err := c.status(ctx, job, id)
 	if errors.Is(err, zookeeper.ErrNoNode) {
-		err = fmt.Errorf("there is no such job or run: drover jobs lists them")
+		err = ErrNoRun
 	}
 	if err != nil {
 		return info, fmt.Errorf("look at %s/%s: %w", job, id, err)
@@ -304,7 +335,8 @@ func (c Pool) status(ctx context.Context, job, id string) (RunInfo, error) {
 	}
 	at := c.p().attempt(runKey{job, id}, r.Attempt)
 	if r.State.final() {
-		// Its shards may be gone.
+		// Its shards may be gone, and its plan.
+		info.Plan, _ = readPlan(ctx, c.ZK, at, r.Parts)
 		if r.Books != nil {
 			info.Tables, info.Totals, info.Done = r.Books.Tables, r.Books.Totals, r.Shards
 		}
@@ -421,7 +453,7 @@ func (c Pool) to(ctx context.Context, job, id, what string, s State, from ...Sta
 		})
 	}
 	if errors.Is(err, zookeeper.ErrNoNode) {
-		err = fmt.Errorf("there is no such job or run: drover jobs lists them")
+		err = ErrNoRun
 	}
 	if err != nil {
 		return fmt.Errorf("%s %s/%s: %w", what, job, id, err)

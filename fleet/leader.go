@@ -123,6 +123,7 @@ type Planned struct {
 	Shards      []jobs.Shard
 	Fingerprint string
 	Timestamp   int64
+	Limits      map[string]Limits // by table, in place of those of the Spec, which was written before the tables were known; nil leaves them
 }
 
 // leader is the part of a member that leads, from an election until it loses the term or its session. All it writes is under
@@ -941,6 +942,23 @@ func (l *leader) limits() {
 			lowest[name] = t
 		}
 	}
+	for _, m := range l.members {
+		if !m.present || m.fault != nil {
+			continue
+		}
+		for _, w := range m.beat.Wants {
+			if t, ok := lowest[w.Table]; ok && w.Limit != nil {
+				o := NoLimits
+				if w.Kind == share.Scans {
+					o.Scans = *w.Limit
+				} else {
+					o.Puts = *w.Limit
+				}
+				t.Jobs = t.Jobs.lowest(o)
+				lowest[w.Table] = t
+			}
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(l.tables)) {
 		t, want := l.tables[name], lowest[name]
 		if !t.known || t.busy || t.exists && t.record.Jobs == want.Jobs && t.record.Factor == want.Factor {
@@ -1013,6 +1031,9 @@ func (l *leader) planned(now time.Duration, k runKey, p Planned, err error) {
 	}
 	rec := r.record
 	rec.State, rec.Reason, rec.Attempt, rec.Fingerprint, rec.Timestamp = Running, "", attempt, p.Fingerprint, p.Timestamp
+	if p.Limits != nil {
+		rec.Spec.Limits = p.Limits
+	}
 	rec.Planned, rec.Shards, rec.Parts, rec.Write = len(p.Shards), len(p.Shards), parts, l.name()
 	job := j.record
 	job.Last = p.Timestamp

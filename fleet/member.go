@@ -102,6 +102,8 @@ type Use struct {
 	Weight float64 // against others of its class; 0 is 1
 	Class  int     // 0 is served first
 	Cap    float64 // the largest part for this worker; 0 is none
+	// Limit is in force for the table while the use lasts, beside those of the pool's runs, which have it by their Spec. nil is none.
+	Limit *share.Limit
 }
 
 // Member is a process of the pool. Run drives it; the other methods may be called from several goroutines, also before.
@@ -581,6 +583,11 @@ func (m *Member) account(p *present) {
 			deadline = time.Duration(p.until.Load())
 			if t := p.watchTable(b.Table); t.known {
 				limit = t.record.limits().Of(b.Kind)
+				for _, u := range a.uses { // here at once, elsewhere when the leader has heard of them
+					if u.Limit != nil {
+						limit = share.Lowest(limit, *u.Limit)
+					}
+				}
 			}
 			part = p.grants()[b].Part
 		}
@@ -623,6 +630,13 @@ func (m *Member) wants() []want {
 			}
 			if u.Cap > 0 && (w.Cap == 0 || u.Cap < w.Cap) {
 				w.Cap = u.Cap
+			}
+			if u.Limit != nil {
+				low := *u.Limit
+				if w.Limit != nil {
+					low = share.Lowest(low, *w.Limit)
+				}
+				w.Limit = &low
 			}
 		}
 		for _, w := range classes {

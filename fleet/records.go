@@ -113,6 +113,8 @@ type want struct {
 	Weight float64 `json:"weight,omitempty"`
 	Class  int     `json:"class,omitempty"`
 	Cap    float64 `json:"cap,omitempty"`
+	// Limit is that of work which is no run of the pool; nil is none.
+	Limit *share.Limit `json:"limit,omitempty"`
 }
 
 // seen names the newest grant that a member has taken up.

@@ -1,6 +1,7 @@
 package jobfile
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -298,6 +299,15 @@ var units = []struct {
 	{"MiB", 1 << 20},
 	{"GiB", 1 << 30},
 	{"TiB", 1 << 40},
+}
+
+// ParseSize reads a number of bytes as job files have it, such as 8MiB.
+func ParseSize(s string) (int64, error) {
+	n, msg := parseSize(s)
+	if msg != "" {
+		return 0, errors.New(msg)
+	}
+	return n, nil
 }
 
 // parseSize reads a whole number of bytes, or of a unit.

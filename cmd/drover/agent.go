@@ -117,7 +117,7 @@ func (o *nodeFlags) metrics() func(context.Context) (agent.Metrics, error) {
 
 func (o *nodeFlags) open(log *slog.Logger) (*zookeeper.Client, error) {
 	z := &jobs.Ensemble{Servers: o.zookeeper, Path: o.path, SessionTimeout: o.session, Auth: o.auth}
-	return openZooKeeper((*jobfile.File)(nil), z, os.Getenv("DROVER_ZONE"), nil, log)
+	return openZooKeeper((*jobfile.File)(nil).ZooKeeperTLS, z, os.Getenv("DROVER_ZONE"), nil, log)
 }
 
 func agentCommand() *cobra.Command {

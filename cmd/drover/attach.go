@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"drover/budget"
+	"drover/fleet/share"
 	"drover/hbase"
 	"drover/hbase/native"
 	"drover/jobfile"
@@ -17,7 +18,7 @@ import (
 )
 
 // attachTable completes cfg where the job's source is a table: how it is reached, and what its table says of the target's.
-func attachTable(f *jobfile.File, cfg *runner.Config) error {
+func attachTable(f *jobfile.File, cfg *runner.Config, pool budgeter) error {
 	source, ok := cfg.Job.Source.(*hbasetable.Source)
 	if !ok {
 		return nil
@@ -36,7 +37,7 @@ func attachTable(f *jobfile.File, cfg *runner.Config) error {
 		other = &g
 	}
 	cfg.Attach = func(ctx context.Context, own *hbase.Pool, j *jobs.Job) (detach func(), err error) {
-		a := attachment{cfg: cfg, source: source, own: own, job: j}
+		a := attachment{cfg: cfg, source: source, own: own, job: j, budgets: pool}
 		if err := a.attach(ctx, other); err != nil {
 			a.close()
 			return nil, err
@@ -58,9 +59,10 @@ type attachment struct {
 	own    *hbase.Pool
 	job    *jobs.Job
 
-	pool   *hbase.Pool    // own, or that of the source's cluster; nil where that is read natively
-	native *native.Client // nil is through gateways
-	member *budget.Member // of those who read the table on this host; nil without limits
+	pool    *hbase.Pool    // own, or that of the source's cluster; nil where that is read natively
+	native  *native.Client // nil is through gateways
+	budgets budgeter       // the pool's; nil without one
+	member  runner.Budget  // of those who read the table; nil without limits
 }
 
 func (a *attachment) close() {
@@ -106,12 +108,16 @@ func (a *attachment) attach(ctx context.Context, other *jobs.Gateways) error {
 	if err := a.checkLoop(ctx, cluster); err != nil {
 		return err
 	}
-	if l := o.Limits; l != (jobs.Limits{}) {
+	if l := o.Limits; a.budgets != nil {
+		a.member = a.budgets(o.Table, share.Scans, l) // a table of a pool can be throttled at any time
+	} else if l != (jobs.Limits{}) {
 		m, err := budget.Join(a.cfg.Budgets, "reading "+o.Table+"@"+cluster, budget.Limits{Rows: l.Rows, Bytes: l.Bytes})
 		if err != nil {
 			return fmt.Errorf("join the budget of reading table %s: %w", o.Table, err)
 		}
 		a.member = m
+	}
+	if m := a.member; m != nil {
 		link.Pace = func(ctx context.Context, rows, bytes int) error {
 			_, err := m.Wait(ctx, rows, bytes)
 			return err

@@ -143,7 +143,7 @@ written in the run's books. What is still refused stays dead, and the exit code 
 				return err
 			}
 			cfg := runner.Config{Job: f.Job(), StateDir: stateDir(state), Budgets: budgetDir(), Log: logger(os.Stderr, false), Monitor: &runner.Monitor{}}
-			closer, err := connectTo(f, &cfg, true, nil)
+			closer, err := connectTo(f, &cfg, true, nil, nil)
 			if err != nil {
 				return err
 			}

@@ -22,7 +22,7 @@ import (
 type display struct {
 	out      io.Writer
 	name     string
-	mon      *runner.Monitor
+	mon      monitor
 	tty      bool
 	quiet    bool
 	quit     chan struct{}
@@ -41,7 +41,10 @@ const (
 	barSpaces = 24
 )
 
-func newDisplay(out io.Writer, name string, mon *runner.Monitor, tty, quiet bool) *display {
+// monitor is what a display looks at: a runner.Monitor, or a pool's run.
+type monitor interface{ Look() runner.Progress }
+
+func newDisplay(out io.Writer, name string, mon monitor, tty, quiet bool) *display {
 	return &display{out: out, name: name, mon: mon, tty: tty, quiet: quiet, quit: make(chan struct{})}
 }
 
@@ -134,8 +137,8 @@ func (d *display) barLine(p runner.Progress) string {
 	if stored > 0 {
 		eta = short(time.Duration(float64(p.Total-p.Stored) / stored * float64(time.Second)))
 	}
-	return fmt.Sprintf("%s %s%s %3.0f %%  %s rows/s  %s/s  ETA %s  gateways %s  shards %d/%d%s",
-		d.name, strings.Repeat("█", full), strings.Repeat("░", barSpaces-full), done*100, count(docs), size(bytes), eta, inUse(p.Gateways),
+	return fmt.Sprintf("%s %s%s %3.0f %%  %s rows/s  %s/s  ETA %s%s  shards %d/%d%s",
+		d.name, strings.Repeat("█", full), strings.Repeat("░", barSpaces-full), done*100, count(docs), size(bytes), eta, gatewaysNote(p.Gateways),
 		p.Ended, p.Shards, deadNote(p))
 }
 
@@ -168,6 +171,14 @@ func deadNote(p runner.Progress) string {
 		return ""
 	}
 	return fmt.Sprintf("  dead %d", p.Counts.Dead)
+}
+
+// gatewaysNote is empty where they are not this process's.
+func gatewaysNote(s hbase.Stats) string {
+	if len(s.Gateways) == 0 {
+		return ""
+	}
+	return "  gateways " + inUse(s)
 }
 
 func inUse(s hbase.Stats) string {

@@ -36,7 +36,7 @@ func planCommand() *cobra.Command {
 			// A plan asks once and does not wait for gateways to come back.
 			cfg.Job.Gateways.OutageLimit = 5 * time.Second
 			if cfg.Job.Gateways.Embedded == "" || readsTable(cfg.Job) {
-				closer, err := connectTo(f, &cfg, false, nil)
+				closer, err := connectTo(f, &cfg, false, nil, nil)
 				if err != nil {
 					return err
 				}

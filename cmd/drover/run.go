@@ -103,7 +103,7 @@ func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
 	})
 	cfg.Drain = sigs.first
 
-	closeGateways, err := connectTo(f, &cfg, !cfg.DryRun, show.alert)
+	closeGateways, err := connectTo(f, &cfg, !cfg.DryRun, show.alert, nil)
 	var res runner.Result
 	if err != nil {
 		res = runner.Failure(cfg.Job.Name, err)
@@ -131,15 +131,18 @@ func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
 }
 
 // connectTo completes cfg with who the gateways are: the job's, or an embedded one in this process. Their alerts are logged, and
-// given to told, which may be nil. keep tells whether what is learned of them is kept on this host.
-func connectTo(f *jobfile.File, cfg *runner.Config, keep bool, told func(discovery.Alert)) (closer func(), err error) {
+// given to told, which may be nil. keep tells whether what is learned of them is kept on this host. pool gives a pool's budgets; nil is this host's.
+func connectTo(f *jobfile.File, cfg *runner.Config, keep bool, told func(discovery.Alert), pool budgeter) (closer func(), err error) {
 	g := &cfg.Job.Gateways
 	tls, err := f.TLS()
 	if err != nil {
 		return nil, err
 	}
 	g.Transport.TLS = tls
-	if err := attachTable(f, cfg); err != nil {
+	if pool != nil {
+		pool.in(cfg)
+	}
+	if err := attachTable(f, cfg, pool); err != nil {
 		return nil, err
 	}
 	if g.Embedded == "" {

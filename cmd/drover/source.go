@@ -57,7 +57,7 @@ func openGateways(f *jobfile.File, g jobs.Gateways, log *slog.Logger) (*gatewayS
 		s.provider, s.what, id = discovery.DNS{Name: g.DNS}, "dns "+g.DNS, "dns "+strings.ToLower(g.DNS)
 	case g.ZooKeeper != nil:
 		z := g.ZooKeeper
-		client, err := openZooKeeper(f, &z.Ensemble, s.zone, zones, log)
+		client, err := openZooKeeper(f.ZooKeeperTLS, &z.Ensemble, s.zone, zones, log)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +81,7 @@ func sorted(list []string) string {
 	return strings.ToLower(strings.Join(slices.Sorted(slices.Values(list)), ","))
 }
 
-func openZooKeeper(f *jobfile.File, z *jobs.Ensemble, zone string, zones []discovery.Zone, log *slog.Logger) (*zookeeper.Client, error) {
+func openZooKeeper(tlsOf func() (*tls.Config, error), z *jobs.Ensemble, zone string, zones []discovery.Zone, log *slog.Logger) (*zookeeper.Client, error) {
 	c := zookeeper.Config{Servers: z.Servers, SessionTimeout: z.SessionTimeout, Log: log}
 	for _, s := range z.Servers {
 		if discovery.SameCentre(zone, discovery.ZoneOf(zones, discovery.Gateway{Addr: s})) {
@@ -96,8 +96,7 @@ func openZooKeeper(f *jobfile.File, z *jobs.Ensemble, zone string, zones []disco
 		c.Auth = []zookeeper.Auth{auth}
 	}
 	if z.TLS {
-		var conf *tls.Config
-		conf, err := f.ZooKeeperTLS()
+		conf, err := tlsOf()
 		if err != nil {
 			return nil, err
 		}
@@ -109,7 +108,7 @@ func openZooKeeper(f *jobfile.File, z *jobs.Ensemble, zone string, zones []disco
 func zookeeperAuth(s string) (zookeeper.Auth, error) {
 	if name, ok := strings.CutPrefix(s, "env:"); ok {
 		if s = os.Getenv(name); s == "" {
-			return zookeeper.Auth{}, fmt.Errorf("gateways.zookeeper.auth names the variable %s, which is not set: give it digest:USER:PASSWORD", name)
+			return zookeeper.Auth{}, fmt.Errorf("the ZooKeeper auth names the variable %s, which is not set: give it digest:USER:PASSWORD", name)
 		}
 	}
 	scheme, credential, ok := strings.Cut(s, ":")

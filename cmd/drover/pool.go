@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"drover/fleet"
+	"drover/fleet/share"
+	"drover/jobfile"
+	"drover/jobs"
+	"drover/jobs/hbasetable"
+	"drover/runner"
+	"drover/zookeeper"
+)
+
+// poolFlags say where the pool is, of every command that speaks with one.
+type poolFlags struct {
+	zookeeper string
+	session   time.Duration
+}
+
+func (o *poolFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&o.zookeeper, "zookeeper", "", "the pool: HOST:PORT,…/NODE (default $DROVER_ZOOKEEPER)")
+	c.Flags().DurationVar(&o.session, "session-timeout", 0, "of the ZooKeeper session to ask for (default $DROVER_ZOOKEEPER_SESSION_TIMEOUT, or 10s)")
+}
+
+// poolAddress is where a pool is.
+type poolAddress struct {
+	jobs.Ensemble
+	tls func() (*tls.Config, error)
+}
+
+// address finds out where the pool is: the flag goes first, then the environment, then the job file; f may be nil. ok is false when
+// none names one.
+func (o *poolFlags) address(f *jobfile.File) (a poolAddress, ok bool, err error) {
+	a.tls = f.PoolTLS
+	text, from := o.zookeeper, "--zookeeper"
+	if text == "" {
+		text, from = os.Getenv("DROVER_ZOOKEEPER"), "DROVER_ZOOKEEPER"
+	}
+	switch {
+	case text != "":
+		if a.Ensemble, err = jobfile.ParseZooKeeper(text); err != nil {
+			return a, false, usageError{fmt.Errorf("%s: %w", from, err)}
+		}
+		if os.Getenv("DROVER_ZOOKEEPER_AUTH") != "" {
+			a.Auth = "env:DROVER_ZOOKEEPER_AUTH"
+		}
+	case f != nil && f.Job().Pool != nil:
+		a.Ensemble = *f.Job().Pool
+	default:
+		return a, false, nil
+	}
+	if s := os.Getenv("DROVER_ZOOKEEPER_SESSION_TIMEOUT"); s != "" && a.SessionTimeout == 0 {
+		if a.SessionTimeout, err = time.ParseDuration(s); err != nil {
+			return a, false, usageError{fmt.Errorf("DROVER_ZOOKEEPER_SESSION_TIMEOUT %q: want a length of time, such as 10s", s)}
+		}
+	}
+	if o.session != 0 {
+		a.SessionTimeout = o.session
+	}
+	return a, true, nil
+}
+
+// need is address where a pool has to be named.
+func (o *poolFlags) need(f *jobfile.File) (poolAddress, error) {
+	a, ok, err := o.address(f)
+	if err == nil && !ok {
+		err = usageError{errors.New("no pool is named: give --zookeeper HOST:PORT,…/NODE, or set DROVER_ZOOKEEPER")}
+	}
+	return a, err
+}
+
+func (a poolAddress) String() string { return strings.Join(a.Servers, ",") + a.Path }
+
+func (a poolAddress) open(log *slog.Logger) (*zookeeper.Client, error) {
+	return openZooKeeper(a.tls, &a.Ensemble, os.Getenv("DROVER_ZONE"), nil, log)
+}
+
+// patience is how long a command waits for ZooKeeper before it says that it is not there.
+const patience = 15 * time.Second
+
+// command opens the pool for one command. ctx ends with a signal.
+func (a poolAddress) command() (ctx context.Context, p fleet.Pool, closer func(), err error) {
+	zk, err := a.open(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, p, nil, err
+	}
+	ctx, stop := interruptible()
+	closer = func() { stop(); zk.Close() }
+	if err := await(ctx, zk, a); err != nil {
+		closer()
+		return nil, p, nil, err
+	}
+	return ctx, fleet.Pool{ZK: zk, Root: a.Path, By: whoami()}, closer, nil
+}
+
+func await(ctx context.Context, zk *zookeeper.Client, a poolAddress) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := zk.Wait(ctx); err != nil {
+		return fmt.Errorf("reach ZooKeeper at %s: %w", strings.Join(a.Servers, ","), err)
+	}
+	return nil
+}
+
+// whoami is who gives a command, for the record.
+func whoami() string {
+	name := os.Getenv("USER")
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	return name + "@" + hostname()
+}
+
+func hostname() string {
+	h, err := os.Hostname()
+	if err != nil || h == "" {
+		return "unknown"
+	}
+	return h
+}
+
+// submitted is what a Spec has as a run's job file: the text, and where it was, so that paths in it mean the same on every host.
+type submitted struct {
+	Host string `json:"host"` // that it was submitted from
+	Path string `json:"path"`
+	Text string `json:"text"`
+	// Plan was made by who submitted it, who alone can read the source. Whoever leads gives it another timestamp only.
+	Plan []byte `json:"plan,omitempty"`
+}
+
+// newSubmitted reads a job file as it is to be submitted.
+func newSubmitted(path string) (submitted, error) {
+	full, err := filepath.Abs(path)
+	if err != nil {
+		return submitted{}, fmt.Errorf("find job file %s: %w", path, err)
+	}
+	text, err := os.ReadFile(full)
+	if err != nil {
+		return submitted{}, usageError{fmt.Errorf("read job file: %w", err)}
+	}
+	return submitted{Host: hostname(), Path: full, Text: string(text)}, nil
+}
+
+func (s submitted) encode() []byte {
+	data, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // of strings
+	}
+	return data
+}
+
+func parseSubmitted(data []byte) (s submitted, f *jobfile.File, err error) {
+	if err := json.Unmarshal(data, &s); err != nil {
+		return s, nil, fmt.Errorf("read the submitted job: %w: use the same version of drover on every host of the pool", err)
+	}
+	f, err = jobfile.Parse(s.Path, []byte(s.Text))
+	return s, f, err
+}
+
+// noEmbedded refuses a job that no other process could work on.
+func noEmbedded(j jobs.Job) error {
+	if j.Gateways.Embedded == "" {
+		return nil
+	}
+	return fmt.Errorf("job %s names an embedded gateway (gateways.embedded: %s), which lives in one process: a pool needs gateways that all its workers reach", j.Name, j.Gateways.Embedded)
+}
+
+// specOf is what the pool has to know of a job.
+func specOf(s submitted, f *jobfile.File) fleet.Spec {
+	j := f.Job()
+	spec := fleet.Spec{
+		File: s.encode(), Class: j.Priority.Class(), Weight: float64(j.Weight), Schedule: f.Schedule(), Needs: j.Needs,
+		Limits: map[string]fleet.Limits{}, Daily: j.Daily.Windows, Zone: j.Daily.Zone,
+	}
+	if !strings.Contains(j.Target.Table, "{") { // else the plan says which tables there are
+		addLimits(spec.Limits, j.Target.Table, share.Puts, j.Limits)
+	}
+	if src, ok := j.Source.(*hbasetable.Source); ok {
+		addLimits(spec.Limits, src.Options().Table, share.Scans, src.Options().Limits)
+	}
+	return spec
+}
+
+// limitsOf are a planned job's, of every table that it has to do with.
+func limitsOf(j jobs.Job, p *runner.Plan) map[string]fleet.Limits {
+	all := map[string]fleet.Limits{}
+	for _, t := range p.Tables {
+		addLimits(all, t.Table, share.Puts, j.Limits)
+	}
+	if src, ok := j.Source.(*hbasetable.Source); ok {
+		addLimits(all, src.Options().Table, share.Scans, src.Options().Limits)
+	}
+	return all
+}
+
+func addLimits(all map[string]fleet.Limits, table string, kind share.Kind, l jobs.Limits) {
+	have, ok := all[table]
+	if !ok {
+		have = fleet.NoLimits
+	}
+	if kind == share.Scans {
+		have.Scans = share.Lowest(have.Scans, limitOf(l))
+	} else {
+		have.Puts = share.Lowest(have.Puts, limitOf(l))
+	}
+	all[table] = have
+}
+
+func limitOf(l jobs.Limits) share.Limit {
+	limit := share.NoLimit
+	if l.Rows > 0 {
+		limit.Rows = float64(l.Rows)
+	}
+	if l.Bytes > 0 {
+		limit.Bytes = float64(l.Bytes)
+	}
+	return limit
+}
+
+// account is a part of a table's budget, as package runner wants it.
+type account struct {
+	*share.Account
+	release func()
+}
+
+func (a account) Close() error {
+	a.release()
+	return nil
+}
+
+// budgets gives a run its part of the pool's budgets, which are by the table's name alone: tables of one name in two clusters share
+// a limit, which keeps every one of them below it.
+func budgets(m *fleet.Member, who string, u fleet.Use) budgeter {
+	return func(table string, kind share.Kind, l jobs.Limits) runner.Budget {
+		use, limit := u, limitOf(l)
+		use.Limit = &limit
+		a, release := m.Budget(table, kind, who, use)
+		return account{a, release}
+	}
+}
+
+type budgeter func(table string, kind share.Kind, l jobs.Limits) runner.Budget
+
+// in puts the budgets into a run.
+func (b budgeter) in(cfg *runner.Config) {
+	limits := cfg.Job.Limits
+	cfg.Budget = func(table, _ string) (runner.Budget, error) { return b(table, share.Puts, limits), nil }
+}

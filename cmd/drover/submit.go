@@ -1,0 +1,340 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"drover/checkpoints"
+	"drover/fleet"
+	"drover/jobfile"
+	"drover/runner"
+	"drover/zookeeper"
+)
+
+func submitCommand() *cobra.Command {
+	var pool poolFlags
+	var o struct {
+		wait, json, fresh, quiet bool
+		request                  string
+	}
+	c := &cobra.Command{
+		Use:   "submit JOB.yaml",
+		Short: "Hand a job to a pool of workers",
+		Long: `Gives the job to the pool at --zookeeper as a new run, and prints the run's id. The pool's leader plans it, and the workers move it; what
+the job file names must be there on their hosts, by the same absolute paths.
+
+While the job's last run is not over, nothing is submitted, and the exit code is 5; --fresh cancels that run and starts a new one. A
+run that failed goes on with drover resume, once its cause is mended; a new one begins from the start.
+
+With --wait the command shows the run as drover run does, and ends as it does: the same books, with --json the same object, and the
+same exit codes. A signal ends the waiting, not the run: drover cancel does that.
+
+--request names the run. Repeating it submits nothing again, so a caller that got no answer can ask once more.`,
+		Example: `  drover submit job.yaml --zookeeper zk1:2181,zk2:2181,zk3:2181/drover/main --wait --json`,
+		Args:    cobra.ExactArgs(1),
+		RunE: ran(func(_ *cobra.Command, args []string) error {
+			s, err := newSubmitted(args[0])
+			if err != nil {
+				return err
+			}
+			f, err := loadJob(args[0])
+			if err != nil {
+				return err
+			}
+			if err := noEmbedded(f.Job()); err != nil {
+				return usageError{err}
+			}
+			if o.wait && f.Schedule() != nil {
+				return usageError{fmt.Errorf("submit --wait: %s has a schedule, and each of its runs starts at a time of its own: leave out --wait", f.Job().Name)}
+			}
+			at, err := pool.need(f)
+			if err != nil {
+				return err
+			}
+			ctx, p, closer, err := at.command()
+			if err != nil {
+				return err
+			}
+			defer closer()
+			job := f.Job().Name
+			run, err := submit(ctx, p, job, o.request, specOf(s, f), o.fresh)
+			if busy, ok := errors.AsType[*fleet.BusyError](err); ok {
+				return refused(ctx, p, at, busy, o.json)
+			}
+			if err != nil {
+				return err
+			}
+			if run == "" && !o.json {
+				fmt.Fprintf(os.Stderr, "%s is scheduled: drover jobs shows it\n", job)
+				return nil
+			}
+			if !o.wait {
+				if o.json {
+					return printJSON(os.Stdout, map[string]string{"job": job, "run": run})
+				}
+				fmt.Println(run)
+				return nil
+			}
+			// Signals are the waiting's own from here on.
+			return waitFor(p, f, run, o.json, o.quiet)
+		}),
+	}
+	pool.add(c)
+	f := c.Flags()
+	f.BoolVar(&o.wait, "wait", false, "wait for the run's end, and end as drover run does")
+	f.BoolVar(&o.json, "json", false, "print one JSON object: with --wait the books at the end")
+	f.BoolVar(&o.fresh, "fresh", false, "cancel the job's last run, if it is not over, and start a new one")
+	f.BoolVar(&o.quiet, "quiet", false, "no bar and no progress lines")
+	f.StringVar(&o.request, "request", "", "id of the run (default: a new one)")
+	return c
+}
+
+func submit(ctx context.Context, p fleet.Pool, job, request string, spec fleet.Spec, fresh bool) (run string, err error) {
+	if request == "" {
+		request = fleet.NewRequest()
+	}
+	for {
+		run, err = p.SubmitAlone(ctx, request, job, spec)
+		busy, is := errors.AsType[*fleet.BusyError](err)
+		if !is || !fresh {
+			return run, err
+		}
+		if err := p.Cancel(ctx, job, busy.Run); err != nil {
+			return "", err
+		}
+	}
+}
+
+// refused says that a job's last run is in the way.
+func refused(ctx context.Context, p fleet.Pool, at poolAddress, busy *fleet.BusyError, asJSON bool) error {
+	why := fmt.Sprintf("run %s is %s: wait for its end (drover status %s), end it (drover cancel %s), or start a new one with --fresh", busy.Run, busy.State, busy.Job, busy.Job)
+	if busy.State == fleet.Paused {
+		why = fmt.Sprintf("run %s is paused: go on with it (drover resume %s), or start a new one with --fresh", busy.Run, busy.Job)
+	}
+	fmt.Fprintf(os.Stderr, "drover: %s has a run that is not over at %s: %s\n", busy.Job, at, why)
+	if asJSON {
+		info, err := p.Status(ctx, busy.Job, busy.Run)
+		if err != nil {
+			return err
+		}
+		res := booksOf(info, nil)
+		res.State, res.Reason = runner.Running, why
+		if err := printJSON(os.Stdout, res); err != nil {
+			return err
+		}
+	}
+	return exit{runner.ExitRunning}
+}
+
+// waiting is a run of the pool that somebody waits for.
+type waiting struct {
+	pool     fleet.Pool
+	job, run string
+
+	info fleet.RunInfo // as last seen
+	plan *runner.Plan  // nil until seen
+	mon  *poolMonitor
+}
+
+// waitFor shows a run until its end, or a signal.
+func waitFor(p fleet.Pool, f *jobfile.File, run string, asJSON, quiet bool) error {
+	w := &waiting{pool: p, job: f.Job().Name, run: run, mon: &poolMonitor{began: time.Now()}}
+	tty := term.IsTerminal(int(os.Stderr.Fd()))
+	show := newDisplay(os.Stderr, w.job, w.mon, tty, quiet)
+	log := logger(show, tty)
+	log.Info("submitted", "run", run)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(sig)
+	var got syscall.Signal
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case s := <-sig:
+			got = s.(syscall.Signal)
+		case <-ctx.Done():
+		}
+		cancel()
+		close(ended)
+	}()
+	show.start()
+	err := w.wait(ctx)
+	show.stop()
+	cancel()
+	<-ended
+	if err != nil && got == 0 {
+		return err
+	}
+	res := booksOf(w.info, w.plan)
+	code := res.ExitCode()
+	if got != 0 && res.State == runner.Running {
+		code = 128 + int(got)
+		res.Signal = got.String()
+		res.Reason = fmt.Sprintf("the waiting was ended by a signal; the run goes on: drover status %s, or drover cancel %s to end it", w.job, w.job)
+	}
+	if asJSON {
+		if err := printJSON(os.Stdout, res); err != nil {
+			return err
+		}
+	}
+	printBooks(os.Stderr, res)
+	if code != 0 {
+		return exit{code}
+	}
+	return nil
+}
+
+// Between two looks at a run. Each reads every shard's node.
+const (
+	lookEvery   = 300 * time.Millisecond
+	lookPerNode = 5 * time.Millisecond
+	lookAtMost  = 5 * time.Second
+)
+
+// wait returns nil when the run needs nobody who waits any more.
+func (w *waiting) wait(ctx context.Context) error {
+	failed := 0
+	for {
+		info, err := w.pool.Status(ctx, w.job, w.run)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			failed, w.info = 0, info
+			w.seePlan()
+			w.mon.saw(info, w.plan)
+			if info.State != fleet.Planning && info.State != fleet.Running {
+				return nil
+			}
+		case errors.Is(err, zookeeper.ErrNotConnected), errors.Is(err, zookeeper.ErrSessionLost), errors.Is(err, zookeeper.ErrUnknown):
+			w.mon.away("ZooKeeper is not reached; the run goes on without this command")
+		default:
+			if failed++; failed == 3 { // what was just swept away is looked for again
+				return err
+			}
+		}
+		select {
+		case <-time.After(min(max(lookEvery, time.Duration(w.info.Shards)*lookPerNode), lookAtMost)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (w *waiting) seePlan() {
+	if w.plan != nil || w.info.Plan == nil {
+		return
+	}
+	var p runner.Plan
+	if json.Unmarshal(w.info.Plan, &p) == nil {
+		w.plan = &p
+	}
+}
+
+// poolMonitor shows a run of the pool as a runner.Monitor shows one of this process.
+type poolMonitor struct {
+	mu    sync.Mutex
+	p     runner.Progress
+	began time.Time
+}
+
+func (m *poolMonitor) Look() runner.Progress {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.p
+}
+
+func (m *poolMonitor) away(why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.p.Phase = why
+}
+
+func (m *poolMonitor) saw(info fleet.RunInfo, plan *runner.Plan) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := runner.Progress{
+		Phase: string(info.State), Run: info.ID, Counts: sumOf(info.Tables), Stored: info.Stored, Shards: info.Shards, Ended: info.Done, Elapsed: time.Since(m.began),
+	}
+	if plan != nil {
+		for _, s := range plan.Layout.Shards {
+			p.Total += s.Bytes
+		}
+	}
+	m.p = p
+}
+
+func sumOf(tables map[string]checkpoints.Counts) (sum checkpoints.Counts) {
+	for c := range maps.Values(tables) {
+		sum.Add(c)
+	}
+	return sum
+}
+
+// booksOf says in the words of drover run how it stands with a run of the pool. plan may be nil.
+func booksOf(info fleet.RunInfo, plan *runner.Plan) runner.Result {
+	t := info.Totals
+	res := runner.Result{
+		Job: info.Job, Run: info.ID, Reason: info.Reason, Counts: sumOf(info.Tables), Resumed: t.Resumed, Shards: info.Shards, Calls: t.Calls, Retries: t.Retries,
+		LimitedSeconds: t.Limited.Seconds(), SlowedSeconds: t.Slowed.Seconds(), Timestamp: info.Timestamp, Tables: []runner.TableBooks{},
+	}
+	if end := info.Ended; !end.IsZero() {
+		res.Seconds = end.Sub(info.At).Seconds()
+	} else {
+		res.Seconds = time.Since(info.At).Seconds()
+	}
+	switch info.State {
+	case fleet.Done:
+		res.State = runner.Done
+		if res.Dead > 0 {
+			res.State = runner.DeadLetters
+		}
+	case fleet.Failed:
+		res.State = runner.Failed
+	case fleet.Paused:
+		res.State = runner.Stopped
+		res.Reason = cmp.Or(res.Reason, "it is paused: drover resume "+info.Job+" goes on")
+	case fleet.Cancelled:
+		res.State = runner.Stopped
+		res.Reason = cmp.Or(res.Reason, "it was cancelled: what it wrote stays")
+	default:
+		res.State = runner.Running
+	}
+	if plan != nil {
+		for _, tp := range plan.Tables {
+			res.Tables = append(res.Tables, runner.TableBooks{Table: tp.Table, Collection: tp.Collection, Counts: info.Tables[tp.Table]})
+		}
+		return res
+	}
+	for _, name := range slices.Sorted(maps.Keys(info.Tables)) {
+		res.Tables = append(res.Tables, runner.TableBooks{Table: name, Counts: info.Tables[name]})
+	}
+	return res
+}
+
+// unpack gives back a plan that was made small enough for a node.
+func unpack(packed []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
+}
