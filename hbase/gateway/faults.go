@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,7 @@ type rules struct {
 type busyRange struct {
 	lo, hi []byte // hi empty: no end
 	left   *atomic.Int64
+	until  time.Time // zero: no end
 }
 
 func newFaults(s *Server) *Faults {
@@ -120,7 +122,18 @@ func (f *Faults) TooBusy(lo, hi []byte, n int) {
 		left.Store(1 << 62)
 	}
 	f.change(func(r *rules) {
-		r.busy = append(r.busy[:len(r.busy):len(r.busy)], busyRange{bytes.Clone(lo), bytes.Clone(hi), left})
+		r.busy = append(r.busy[:len(r.busy):len(r.busy)], busyRange{bytes.Clone(lo), bytes.Clone(hi), left, time.Time{}})
+	})
+}
+
+// TooBusyFor is TooBusy for all calls of the next while, as a region is that is being flushed.
+func (f *Faults) TooBusyFor(lo, hi []byte, d time.Duration) {
+	left := new(atomic.Int64)
+	left.Store(1 << 62)
+	now := time.Now()
+	f.change(func(r *rules) {
+		kept := slices.DeleteFunc(slices.Clone(r.busy), func(b busyRange) bool { return !b.until.IsZero() && now.After(b.until) })
+		r.busy = append(kept, busyRange{bytes.Clone(lo), bytes.Clone(hi), left, now.Add(d)})
 	})
 }
 
@@ -316,6 +329,9 @@ func (f *Faults) refuse(w *wire, p *putCall, t *table) {
 	}
 	busy := false
 	for _, b := range r.busy {
+		if !b.until.IsZero() && time.Now().After(b.until) {
+			continue
+		}
 		took, gave := false, false
 		for i := range p.rows {
 			key := w.at(p.rows[i].key)
