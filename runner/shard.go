@@ -107,6 +107,7 @@ type shard struct {
 	cursor jobs.Cursor // the watermark
 	next   jobs.Cursor // where the next chunk starts
 	stored int64       // source bytes up to the watermark, by whole chunks
+	part   int64       // those of the chunk that the watermark is in
 	read   int64       // documents taken from the reader, plus those settled before this process
 
 	flying, parked int
@@ -711,6 +712,10 @@ func (s *shard) advance() {
 	if n == 0 {
 		return
 	}
+	s.part = 0
+	if c := last.chunk; (int(last.i)+1)*slotBytes != c.slots {
+		s.part = c.Stored * int64(last.i+1) / int64(c.slots/slotBytes)
+	}
 	if !last.chunk.freed {
 		s.cursor = last.chunk.At(int(last.i) + 1)
 	}
@@ -718,7 +723,7 @@ func (s *shard) advance() {
 }
 
 func (s *shard) mark(done bool) checkpoints.Checkpoint {
-	c := checkpoints.Checkpoint{Shard: s.spec.N, Cursor: string(s.cursor), Done: done, Stored: s.stored, Tables: make(map[string]checkpoints.Counts, len(s.lanes))}
+	c := checkpoints.Checkpoint{Shard: s.spec.N, Cursor: string(s.cursor), Done: done, Stored: s.stored + s.part, Tables: make(map[string]checkpoints.Counts, len(s.lanes))}
 	for _, l := range s.lanes {
 		c.Tables[l.table.plan.Table] = l.counts
 	}
