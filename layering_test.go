@@ -39,6 +39,9 @@ var rooms = map[string][]string{
 	"e2e":               {"*"},
 	"bench":             {"*"},
 	"hbase/gatewaytest": {"hbase", "hbase/gateway"},
+
+	"deadletters/lettertable": {"deadletters", "hbase"},
+	"deadletters/sinktest":    {"deadletters"},
 }
 
 func room(path string) string {

@@ -21,17 +21,23 @@ type Entry struct {
 	Repeats  int     // how often it was written again
 	Replay   *Replay // when its document was written after all; the first, if it was noted more than once
 
-	file   int
+	file   string // of a log; the rest too
 	offset int64
 	length int64
 }
 
 // Index is the letters of one run, without their documents: some 200 bytes of memory each.
 type Index struct {
-	dir     string
 	entries []*Entry
-	byID    map[identity]*Entry
+	byID    map[identity]*Entry // nil once all is read
 	damaged []string
+	letter  func(e Entry, whole bool) (Letter, error)
+}
+
+// NewIndex makes an index of letters that were read elsewhere than in a folder, each once. letter reads one, whole or with or without
+// its document, as it likes.
+func NewIndex(entries []*Entry, damaged []string, letter func(e Entry, whole bool) (Letter, error)) *Index {
+	return &Index{entries: entries, damaged: damaged, letter: letter}
 }
 
 type identity struct {
@@ -47,20 +53,17 @@ type Counts struct {
 	Repeats  int64 // lines that only repeat a letter
 }
 
-// Read indexes the letters of a run in a folder. A run without letters has an empty index. It may be read while the run
-// goes on: a line that is not whole yet is left out.
+// Read indexes the letters of a run in a folder, those of all workers. A run without letters has an empty index. It may be read
+// while the run goes on: a line that is not whole yet is left out.
 func Read(dir, run string) (*Index, error) {
-	x := &Index{dir: filepath.Join(dir, run), byID: map[identity]*Entry{}}
-	files, err := list(x.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return x, nil
-	}
+	x := &Index{byID: map[identity]*Entry{}, letter: readLetter}
+	files, err := allFiles(filepath.Join(dir, run))
 	if err != nil {
 		return nil, fmt.Errorf("read dead letters: %w", err)
 	}
 	replayed := map[identity]*Replay{}
-	for _, n := range files {
-		if err := x.scan(n, replayed); err != nil {
+	for _, file := range files {
+		if err := x.scan(file, replayed); err != nil {
 			return nil, fmt.Errorf("read dead letters: %w", err)
 		}
 	}
@@ -111,11 +114,47 @@ func (x *Index) Entries() iter.Seq[Entry] {
 }
 
 // Letter reads a letter with its document, as it was last written.
-func (x *Index) Letter(e Entry) (Letter, error) {
-	fail := func(err error) (Letter, error) {
-		return Letter{}, fmt.Errorf("read dead letter of shard %d at %s in %s: %w", e.Shard, e.Position, fileName(x.dir, e.file), err)
+func (x *Index) Letter(e Entry) (Letter, error) { return x.letter(e, true) }
+
+// Brief reads a letter without its document.
+func (x *Index) Brief(e Entry) (Letter, error) {
+	l, err := x.letter(e, false)
+	l.Document, l.Raw = nil, nil
+	return l, err
+}
+
+// allFiles lists a run's files: those of its folder, then each worker's.
+func allFiles(dir string) (files []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	f, err := os.Open(fileName(x.dir, e.file))
+	if err != nil {
+		return nil, err
+	}
+	dirs := []string{dir}
+	for _, e := range entries {
+		if e.IsDir() && isName(e.Name()) {
+			dirs = append(dirs, filepath.Join(dir, e.Name()))
+		}
+	}
+	for _, d := range dirs {
+		numbers, err := list(d)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range numbers {
+			files = append(files, fileName(d, n))
+		}
+	}
+	return files, nil
+}
+
+func readLetter(e Entry, _ bool) (Letter, error) {
+	fail := func(err error) (Letter, error) {
+		return Letter{}, fmt.Errorf("read dead letter of shard %d at %s in %s: %w", e.Shard, e.Position, e.file, err)
+	}
+	f, err := os.Open(e.file)
 	if err != nil {
 		return fail(err)
 	}
@@ -134,8 +173,8 @@ func (x *Index) Letter(e Entry) (Letter, error) {
 const prefix = 64 << 10
 
 // scan indexes one file, holding no more of a line than its beginning.
-func (x *Index) scan(number int, replayed map[identity]*Replay) error {
-	f, err := os.Open(fileName(x.dir, number))
+func (x *Index) scan(file string, replayed map[identity]*Replay) error {
+	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
@@ -150,8 +189,8 @@ func (x *Index) scan(number int, replayed map[identity]*Replay) error {
 		if err != nil {
 			return err
 		}
-		if why := x.add(head, number, offset, length, replayed); why != nil {
-			x.damaged = append(x.damaged, fmt.Sprintf("%s line %d: %v", fileName(x.dir, number), n, why))
+		if why := x.add(head, file, offset, length, replayed); why != nil {
+			x.damaged = append(x.damaged, fmt.Sprintf("%s line %d: %v", file, n, why))
 		}
 		offset += length
 	}
@@ -174,7 +213,7 @@ func readLine(r *bufio.Reader) (head []byte, length int64, err error) {
 	return head, length, err
 }
 
-func (x *Index) add(head []byte, number int, offset, length int64, replayed map[identity]*Replay) error {
+func (x *Index) add(head []byte, file string, offset, length int64, replayed map[identity]*Replay) error {
 	l, err := parseLine(head)
 	if err != nil {
 		return err
@@ -198,7 +237,7 @@ func (x *Index) add(head []byte, number int, offset, length int64, replayed map[
 			x.entries = append(x.entries, e)
 		}
 		e.Repeats++
-		e.file, e.offset, e.length = number, offset, length
+		e.file, e.offset, e.length = file, offset, length
 	}
 	return nil // other kinds are a newer drover's
 }

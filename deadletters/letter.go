@@ -3,10 +3,12 @@
 //
 //   - A letter is one such document. Its identity is (run, shard, position): a run that goes over the same documents again
 //     after a crash writes the same letter again, which counts once.
-//   - A log is the folder of one run's letters: DIR/RUN/letters-000001.jsonl and so on, one JSON object a line.
-//   - A letter is replayed when its document was written after all; the log says so in a line of its own.
+//   - A sink is where one run's letters go. There are two: a log, and package lettertable's in an HBase table.
+//   - A log is a folder of a run's letters: DIR/RUN/letters-000001.jsonl and so on, one JSON object a line. Where several processes
+//     write to one folder, each has a log of its own, DIR/RUN/WORKER; who reads them takes them for one.
+//   - A letter is replayed when its document was written after all; the sink notes it beside the letter.
 //
-// A letter must be durable (Log.Sync) before the watermark passes its document.
+// A letter must be durable (Sink.Sync) before the watermark passes its document.
 //
 // Not for trouble that may pass: only proof makes a dead letter.
 package deadletters
@@ -51,6 +53,23 @@ type Letter struct {
 	Time time.Time `json:"time"`
 }
 
+// Sink is where the letters of one run go. Its methods may be called from several goroutines.
+type Sink interface {
+	// Append adds a letter; its Run is the sink's. It is durable after the next Sync that returns nil. After an error the letter is
+	// not there, and the caller may go on.
+	Append(Letter) error
+
+	// Replayed notes that the document of a letter was written after all. Noting it again changes nothing. It is durable after the
+	// next Sync that returns nil.
+	Replayed(Replay) error
+
+	// Sync makes everything durable that was appended and noted. It may block for as long as what it writes to is away.
+	Sync() error
+
+	// Close syncs and closes. A second time it does nothing. The other methods give ErrClosed after it.
+	Close() error
+}
+
 // MaxDocument is the size of Raw, in bytes, up to which a letter has its document as JSON too, which can be ten
 // times as large and is built in memory. Raw is always whole.
 const MaxDocument = 1 << 20
@@ -72,6 +91,29 @@ func (x *Letter) Show(render func(raw []byte) (json.RawMessage, error)) {
 
 func tooLarge(raw []byte) string {
 	return fmt.Sprintf("not decoded: its %d bytes are over %d, see raw", len(raw), MaxDocument)
+}
+
+// Complete makes Document what a sink keeps: in one line, and where it is not given, of Raw, as far as that can be decoded.
+func (x *Letter) Complete() error {
+	switch {
+	case len(x.Document) > 0:
+		var flat bytes.Buffer
+		if err := json.Compact(&flat, x.Document); err != nil { // a newline would end the line of a log
+			return fmt.Errorf("letter's document: %w", err)
+		}
+		x.Document = flat.Bytes()
+	case len(x.Raw) > MaxDocument:
+		x.DecodeError = tooLarge(x.Raw)
+	default:
+		var err error
+		if x.Document, err = ExtendedJSON(x.Raw); err != nil {
+			x.DecodeError = err.Error()
+		}
+	}
+	if x.Document == nil {
+		x.Document = json.RawMessage("null")
+	}
+	return nil
 }
 
 // ExtendedJSON is a BSON document as canonical Extended JSON.
@@ -105,25 +147,10 @@ type line struct {
 
 // write writes x as one line. The document is not copied, and raw goes through as a stream: a letter can be large.
 func (x Letter) write(w io.Writer) error {
+	if err := x.Complete(); err != nil {
+		return err
+	}
 	document, raw := x.Document, x.Raw
-	switch {
-	case len(document) > 0:
-		var flat bytes.Buffer
-		if err := json.Compact(&flat, document); err != nil { // a newline would end the line
-			return fmt.Errorf("letter's document: %w", err)
-		}
-		document = flat.Bytes()
-	case len(raw) > MaxDocument:
-		x.DecodeError = tooLarge(raw)
-	default:
-		var err error
-		if document, err = ExtendedJSON(raw); err != nil {
-			x.DecodeError = err.Error()
-		}
-	}
-	if document == nil {
-		document = json.RawMessage("null")
-	}
 	head, err := json.Marshal(struct {
 		Kind string `json:"kind"`
 		Letter

@@ -26,12 +26,13 @@ const maxFile = 64 << 20
 // ErrClosed is what a log's methods return after Close.
 var ErrClosed = errors.New("the dead letters are closed")
 
-// Log appends to the letters of one run. One process at a time may have it open, which the run's lock sees to; its methods
-// may be called from several goroutines.
+// Log is the Sink of a folder. One process at a time may have it open, which the run's lock or the worker's name sees to.
 type Log struct {
 	run string
-	dir string // of this run
+	dir string // of this run, or of this worker in it
 	max int64  // maxFile, less in tests
+
+	worker bool // the folder is one of several of the run
 
 	mu       sync.Mutex
 	file     *os.File // nil until something is appended, and after Close
@@ -47,19 +48,31 @@ type Log struct {
 
 // Open opens a run's letters in a folder to append, and makes the folders that are missing. A last line that a crash cut
 // off is removed: it was never synced.
-func Open(dir, run string) (*Log, error) {
-	l, err := open(dir, run)
+func Open(dir, run string) (*Log, error) { return openAt(dir, run, "") }
+
+// OpenWorker is Open for a folder that several processes write to: worker is a name that no other process has while this one lives.
+func OpenWorker(dir, run, worker string) (*Log, error) {
+	if !isName(worker) {
+		return nil, fmt.Errorf("open dead letters in %s: worker %q is no name of a folder", filepath.Join(dir, run), worker)
+	}
+	return openAt(dir, run, worker)
+}
+
+func openAt(dir, run, worker string) (*Log, error) {
+	l, err := open(dir, run, worker)
 	if err != nil {
-		return nil, fmt.Errorf("open dead letters in %s: %w%s", filepath.Join(dir, run), err, durable.Advice(err, " as dead_letters.to"))
+		return nil, fmt.Errorf("open dead letters in %s: %w%s", filepath.Join(dir, run, worker), err, durable.Advice(err, " as dead_letters.to"))
 	}
 	return l, nil
 }
 
-func open(dir, run string) (*Log, error) {
-	if run == "" || run != filepath.Base(run) || strings.HasPrefix(run, ".") {
+func isName(s string) bool { return s != "" && s == filepath.Base(s) && !strings.HasPrefix(s, ".") }
+
+func open(dir, run, worker string) (*Log, error) {
+	if !isName(run) {
 		return nil, fmt.Errorf("run %q is no name of a folder", run)
 	}
-	l := &Log{run: run, dir: filepath.Join(dir, run), max: maxFile}
+	l := &Log{run: run, dir: filepath.Join(dir, run, worker), max: maxFile, worker: worker != ""}
 	if err := durable.MakeDir(l.dir); err != nil {
 		return nil, err
 	}
@@ -130,8 +143,7 @@ func wholeLines(f *os.File) (int64, error) {
 	return 0, nil
 }
 
-// Append adds a letter. It is durable after the next Sync. After an error the letter is not in the log and the log is as it
-// was, so that the caller can go on when, say, the disk has room again.
+// Append is Sink's. After an error the log is as it was, so that the caller can go on when, say, the disk has room again.
 func (l *Log) Append(x Letter) error {
 	x.Run = l.run
 	if err := l.append(x.write, true); err != nil {
@@ -140,8 +152,7 @@ func (l *Log) Append(x Letter) error {
 	return nil
 }
 
-// Replayed notes that the document of a letter was written after all. Noting it again changes nothing. It is durable after
-// the next Sync.
+// Replayed is Sink's.
 func (l *Log) Replayed(r Replay) error {
 	text, err := json.Marshal(replay{line{kindReplayed, r.Run, r.Shard, r.Position}, r})
 	if err == nil {
@@ -222,7 +233,7 @@ func (l *Log) rotate() error {
 	return nil
 }
 
-// Sync makes everything that was appended durable. After a failed fsync it is not known what the disk has: the log is
+// Sync is Sink's. After a failed fsync it is not known what the disk has: the log is
 // poisoned and all its methods but Close fail.
 func (l *Log) Sync() error {
 	l.mu.Lock()
@@ -276,6 +287,9 @@ func (l *Log) Close() error {
 	if l.file != nil {
 		err = errors.Join(err, l.file.Close())
 	}
+	if l.number == 0 && l.worker {
+		os.Remove(l.dir) // nobody comes back to it; one that is not empty stays
+	}
 	l.file, l.closed = nil, true
 	if err != nil {
 		return fmt.Errorf("close dead letters in %s: %w%s", l.dir, err, durable.Advice(err, " as dead_letters.to"))
@@ -312,7 +326,7 @@ func list(dir string) ([]int, error) {
 	var numbers []int
 	for _, e := range entries {
 		var n int
-		if _, err := fmt.Sscanf(e.Name(), filePrefix+"%d"+fileSuffix, &n); err == nil && fileName(dir, n) == filepath.Join(dir, e.Name()) {
+		if _, err := fmt.Sscanf(e.Name(), filePrefix+"%d"+fileSuffix, &n); err == nil && !e.IsDir() && fileName(dir, n) == filepath.Join(dir, e.Name()) {
 			numbers = append(numbers, n)
 		}
 	}

@@ -497,7 +497,7 @@ func FuzzLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, head []byte) {
 		x := &Index{byID: map[identity]*Entry{}}
 		replayed := map[identity]*Replay{}
-		if err := x.add(head, 1, 0, 1, replayed); err != nil && len(x.entries)+len(replayed) > 0 {
+		if err := x.add(head, "f", 0, 1, replayed); err != nil && len(x.entries)+len(replayed) > 0 {
 			t.Fatal("indexed a line that it refuses")
 		}
 	})

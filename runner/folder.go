@@ -22,6 +22,7 @@ const format = 1
 //	runs/<run>/plan            made once
 //	runs/<run>/checkpoints     watermarks and books, every two seconds
 //	runs/<run>/result          how the run ended last
+//	runs/<run>/replays         what replays changed in the books, where the letters are in a table
 //	letters/<run>/             dead letters, unless dead_letters.to names another place
 type folder struct {
 	dir  string
@@ -62,13 +63,6 @@ func (f *folder) letters(j jobs.Job) string {
 		return j.DeadLetters.To
 	}
 	return filepath.Join(f.dir, "letters")
-}
-
-func (r *run) lettersDir() string {
-	if r.folder == nil {
-		return (&folder{dir: filepath.Join(r.cfg.StateDir, r.cfg.Job.Name)}).letters(r.cfg.Job)
-	}
-	return r.folder.letters(r.cfg.Job)
 }
 
 func (f *folder) record(run, name string) *checkpoints.Record {

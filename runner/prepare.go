@@ -12,7 +12,6 @@ import (
 
 	"drover/budget"
 	"drover/crashpoint"
-	"drover/deadletters"
 	"drover/hbase"
 )
 
@@ -131,7 +130,7 @@ func (r *run) prepare() error {
 		return err
 	}
 	var err error
-	if r.letters, err = deadletters.Open(r.lettersDir(), r.plan.Run); err != nil {
+	if r.letters, err = r.openLetters(); err != nil {
 		return err
 	}
 	g := r.cfg.Job.Gateways

@@ -5,49 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"drover/checkpoints"
 	"drover/deadletters"
 	"drover/hbase"
 	"drover/jobs"
 )
 
 var discardLog = slog.New(slog.DiscardHandler)
-
-// Letters opens the letters of a job's newest run, without their documents, and names the run.
-func Letters(stateDir string, j jobs.Job) (*deadletters.Index, string, error) {
-	f := &folder{dir: filepath.Join(stateDir, j.Name)}
-	rec, err := f.job()
-	if err != nil {
-		return nil, "", err
-	}
-	if rec.Run == "" {
-		return nil, "", refuse("%s was never run with its state in %s", j.Name, stateDir)
-	}
-	x, err := deadletters.Read(f.letters(j), rec.Run)
-	return x, rec.Run, err
-}
-
-// replays is what replays changed in a run's books, by table: dead becomes written.
-func (f *folder) replays(j jobs.Job, p *Plan) (map[string]checkpoints.Counts, error) {
-	out := map[string]checkpoints.Counts{}
-	x, err := deadletters.Read(f.letters(j), p.Run)
-	if err != nil {
-		return out, err
-	}
-	for e := range x.Entries() {
-		if e.Replay == nil {
-			continue
-		}
-		c := out[e.Replay.Table]
-		c.Add(checkpoints.Counts{Written: 1, Dead: -1, Rows: 1, Cells: e.Replay.Cells, Bytes: e.Replay.Bytes})
-		out[e.Replay.Table] = c
-	}
-	return out, nil
-}
 
 // ReplayResult is what a replay came to.
 type ReplayResult struct {
@@ -89,14 +55,18 @@ func Replay(ctx context.Context, cfg Config, remap bool) (ReplayResult, error) {
 	if diff := r.plan.Fingerprint.diff(now); len(diff) > 0 && !(remap && now.Table == r.plan.Fingerprint.Table) {
 		return res, refuse("the job is not the one that run %s was planned with: %s. If that is what mends the documents, say so with --remap", rec.Run, diff)
 	}
-	x, err := deadletters.Read(r.folder.letters(cfg.Job), rec.Run)
-	if err != nil {
-		return res, err
-	}
 	if err := r.prepare(); err != nil {
 		return res, err
 	}
-	return res, r.replay(x, &res)
+	x, err := r.readLetters(rec.Run)
+	if err != nil {
+		return res, err
+	}
+	err = r.replay(x, &res)
+	if kept := r.keepReplays(); err == nil {
+		err = kept
+	}
+	return res, err
 }
 
 // replayAtOnce bounds the letters in memory between two syncs.

@@ -45,6 +45,9 @@ type Config struct {
 	// Budget gives a table's budget that is shared beyond this host. May be nil.
 	Budget func(table, cluster string) (Budget, error)
 
+	// Letters keeps the dead letters where Job.DeadLetters.Table says so. nil is a folder.
+	Letters LetterStore
+
 	// Drain ends the run when closed: reading stops, what is in flight is waited for, the watermarks are saved.
 	Drain <-chan struct{}
 	// Open makes the gateways ready, once, when the job's lock is held and HBase is needed; before Discover. May be nil.
@@ -87,7 +90,7 @@ type run struct {
 	retries  atomic.Int64 // the same
 	recycled sync.Pool    // of *flight
 
-	letters *deadletters.Log // nil in a dry run
+	letters deadletters.Sink // nil in a dry run
 	dead    atomic.Int64
 	others  atomic.Int64 // dead letters of other processes of the run, as last heard
 	limit   *countdown

@@ -1,16 +1,21 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"drover/deadletters"
+	"drover/deadletters/lettertable"
+	"drover/jobs"
 	"drover/runner"
 )
 
@@ -25,6 +30,40 @@ func deadCommand() *cobra.Command {
 	return c
 }
 
+// letterTable is where a job's dead letters are in HBase; nil where they are in a folder.
+func letterTable(j jobs.Job) runner.LetterStore {
+	if j.DeadLetters.Table == "" {
+		return nil
+	}
+	t := lettertable.Table{Name: j.DeadLetters.Table, Job: j.Name}
+	if g := j.Gateways.Transport; g.Framed {
+		t.Piece = cmp.Or(g.MaxFrame, 2<<20) / 2 // the rest is for the row around it
+	}
+	return t
+}
+
+// openLetters opens the letters of a job's newest run. Only for those in a table it needs a gateway, and does not wait long for one.
+func openLetters(ctx context.Context, path, state string) (x *deadletters.Index, run string, done func(), err error) {
+	f, err := loadJob(path)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	cfg := runner.Config{Job: f.Job(), StateDir: stateDir(state), Log: logger(os.Stderr, false), Monitor: &runner.Monitor{}}
+	closer := func() {}
+	if cfg.Job.DeadLetters.Table != "" {
+		cfg.Job.Gateways.OutageLimit = 5 * time.Second
+		if closer, err = connectTo(f, &cfg, false, nil, nil); err != nil {
+			return nil, "", nil, err
+		}
+	}
+	x, run, end, err := runner.Letters(ctx, cfg, "")
+	if err != nil {
+		closer()
+		return nil, "", nil, err
+	}
+	return x, run, func() { end(); closer() }, nil
+}
+
 func deadListCommand() *cobra.Command {
 	var asJSON bool
 	var state string
@@ -33,14 +72,13 @@ func deadListCommand() *cobra.Command {
 		Short: "List the dead letters of the job's newest run",
 		Args:  cobra.ExactArgs(1),
 		RunE: ran(func(_ *cobra.Command, args []string) error {
-			f, err := loadJob(args[0])
+			ctx, stop := interruptible()
+			defer stop()
+			x, run, done, err := openLetters(ctx, args[0], state)
 			if err != nil {
 				return err
 			}
-			x, run, err := runner.Letters(stateDir(state), f.Job())
-			if err != nil {
-				return err
-			}
+			defer done()
 			for _, d := range x.Damaged() {
 				fmt.Fprintln(os.Stderr, "drover: WARNING: not a letter:", d)
 			}
@@ -50,12 +88,11 @@ func deadListCommand() *cobra.Command {
 				fmt.Fprintln(w, "SHARD\tPOSITION\tTABLE\tSTAGE\tATTEMPTS\tREPLAYED\tREASON")
 			}
 			for e := range x.Entries() {
-				l, err := x.Letter(e)
+				l, err := x.Brief(e)
 				if err != nil {
 					return err
 				}
 				if asJSON {
-					l.Document, l.Raw = nil, nil
 					err := printJSON(os.Stdout, struct {
 						deadletters.Letter
 						Replayed bool `json:"replayed"`
@@ -96,18 +133,17 @@ func deadShowCommand() *cobra.Command {
 		Short: "Show one dead letter with its document",
 		Args:  cobra.ExactArgs(3),
 		RunE: ran(func(_ *cobra.Command, args []string) error {
-			f, err := loadJob(args[0])
-			if err != nil {
-				return err
-			}
 			shard, err := strconv.Atoi(args[1])
 			if err != nil {
 				return usageError{fmt.Errorf("shard %q: want a number, as `drover dead list` shows it", args[1])}
 			}
-			x, run, err := runner.Letters(stateDir(state), f.Job())
+			ctx, stop := interruptible()
+			defer stop()
+			x, run, done, err := openLetters(ctx, args[0], state)
 			if err != nil {
 				return err
 			}
+			defer done()
 			for e := range x.Entries() {
 				if e.Shard != shard || e.Position != args[2] {
 					continue

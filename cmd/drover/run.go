@@ -139,6 +139,7 @@ func connectTo(f *jobfile.File, cfg *runner.Config, keep bool, told func(discove
 		return nil, err
 	}
 	g.Transport.TLS = tls
+	cfg.Letters = letterTable(cfg.Job)
 	if pool != nil {
 		pool.in(cfg)
 	}
