@@ -330,9 +330,13 @@ func (l *lane) cheapestLocked(now time.Time, eligible func(*gateway) bool) (choi
 	const few = 4
 	l.free = l.free[:0]
 	soonest := math.Inf(1)
+	used := 0
 	for _, g := range l.gateways {
 		if !eligible(g) {
 			continue
+		}
+		if used++; l.pool.opts.Subset > 0 && used > l.pool.opts.Subset {
+			break
 		}
 		n := float64(g.busy + 1)
 		unit := l.forecastLocked(g, now)

@@ -1,9 +1,11 @@
 package hbase
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -42,6 +44,11 @@ type PoolOptions struct {
 	// Connections bounds the calls in flight to each gateway. A threadpool gateway holds a thread for each connection,
 	// of the 1000 that it has for all its clients. 0 is 8.
 	Connections int
+
+	// Subset is how many gateways are used at once, of those that are well, so that many processes do not all hold connections to
+	// all of a big fleet. Each pool has an order of its own by chance; where one of the first fails, the next takes its place until
+	// it is back. 0 is all.
+	Subset int
 
 	// OutageLimit is how long nothing may succeed before Apply and Call give up, with *OutageError or *TableError. 0 is
 	// for ever.
@@ -88,6 +95,7 @@ type Pool struct {
 	log         *slog.Logger
 	dial        func(ctx context.Context, addr string) (link, error)
 	random      func() float64 // in [0, 1), for many goroutines
+	order       maphash.Seed   // of gateways, for a subset
 
 	root context.Context // ends when the pool closes
 	stop context.CancelFunc
@@ -142,7 +150,7 @@ func NewPool(o PoolOptions) *Pool {
 func newPool(o PoolOptions, dial func(context.Context, string) (link, error)) *Pool {
 	p := &Pool{
 		opts: o, connections: o.Connections, log: o.Log, dial: dial, random: rand.Float64,
-		kick: make(chan struct{}, 1), tables: map[string]*table{}, announced: map[string]string{},
+		order: maphash.MakeSeed(), kick: make(chan struct{}, 1), tables: map[string]*table{}, announced: map[string]string{},
 	}
 	p.writes, p.reads = &lane{pool: p}, &lane{pool: p}
 	if p.connections <= 0 {
@@ -186,6 +194,11 @@ func (p *Pool) Update(eps []Endpoint) {
 			p.doomed = append(p.doomed, h.idle...)
 			h.idle = nil
 		}
+	}
+	if p.opts.Subset > 0 {
+		slices.SortFunc(now, func(a, b *host) int {
+			return cmp.Compare(maphash.String(p.order, a.addr), maphash.String(p.order, b.addr))
+		})
 	}
 	p.hosts = now
 	for _, l := range p.lanes() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -1392,4 +1393,57 @@ func TestDeletesFollowPuts(t *testing.T) {
 			t.Errorf("%d put, %d deleted", len(c.took), len(c.deleted))
 		}
 	})
+}
+
+// Of a big fleet a pool uses some gateways only, others than the next pool does; where one of them dies, another takes its place
+// until it is back.
+func TestSubset(t *testing.T) {
+	var fleet []string
+	for i := range 20 {
+		fleet = append(fleet, fmt.Sprint("g", i))
+	}
+	var used []map[string]bool
+	for range 2 {
+		bubble(t, fleet, PoolOptions{Subset: 4}, func(t *testing.T, c *cluster, p *Pool) {
+			called := func() map[string]bool {
+				m := map[string]bool{}
+				for addr, g := range c.gates {
+					if g.calls > 0 {
+						m[addr] = true
+					}
+					g.calls = 0
+				}
+				return m
+			}
+			load(t, p, 64, 5*time.Second)
+			first := called()
+			if len(first) != 4 {
+				t.Fatalf("%d gateways were used, want 4: %v", len(first), first)
+			}
+			var dead string
+			for dead = range first {
+				break
+			}
+			c.set(func() { c.gates[dead].dead = true; c.gates[dead].hang = true })
+			load(t, p, 64, 5*time.Second)
+			called()
+			load(t, p, 64, 5*time.Second)
+			now := called()
+			delete(now, dead) // its probes
+			if len(now) != 4 {
+				t.Errorf("%d gateways were used while one is dead, want 4: %v", len(now), now)
+			}
+			c.set(func() { c.gates[dead].dead = false; c.gates[dead].hang = false })
+			load(t, p, 64, 20*time.Second)
+			called()
+			load(t, p, 64, 5*time.Second)
+			if again := called(); !maps.Equal(first, again) {
+				t.Errorf("used are %v after %s is back, want %v", again, dead, first)
+			}
+			used = append(used, first)
+		})
+	}
+	if len(used) == 2 && maps.Equal(used[0], used[1]) {
+		t.Error("two pools use the same gateways, by a chance of one in five thousand")
+	}
 }

@@ -97,7 +97,7 @@ func TestGoodFiles(t *testing.T) {
 				Name:        "framed",
 				Target:      jobs.Target{Table: "{database}:{collection}_v2", Existing: jobs.Refuse, Regions: 1, Durability: hbase.SyncWAL},
 				Limits:      jobs.Limits{Bytes: 65536},
-				Gateways:    jobs.Gateways{Static: []string{"gw1:9090"}, Transport: hbase.Transport{Framed: true, MaxFrame: 4 << 20, TLS: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}},
+				Gateways:    jobs.Gateways{Static: []string{"gw1:9090"}, Subset: 4, Transport: hbase.Transport{Framed: true, MaxFrame: 4 << 20, TLS: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}},
 				DeadLetters: jobs.DeadLetters{Max: 25},
 			},
 			warnings: 1,

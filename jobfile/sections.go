@@ -30,7 +30,7 @@ var sections = map[string][]string{
 	"map.columns":     {"from", "to", "encoding"},
 	"limits":          {"rows", "bytes", "ramp", "ramp_every", "daily", "zone"},
 	"gateways": {
-		"static", "file", "dns", "zookeeper", "embedded", "zone", "zones", "framed", "compact", "http", "tls", "max_frame", "connections", "outage_limit",
+		"static", "file", "dns", "zookeeper", "embedded", "zone", "zones", "framed", "compact", "http", "tls", "max_frame", "connections", "subset", "outage_limit",
 	},
 	"gateways.tls":           tlsKeys,
 	"gateways.zookeeper":     {"servers", "path", "address", "session_timeout", "auth", "tls"},
@@ -56,6 +56,7 @@ var sourcesOfGateways = []string{"static", "file", "dns", "zookeeper", "embedded
 const (
 	maxRegions     = 100_000
 	maxConnections = 256
+	maxGateways    = 1000
 	defaultOutage  = 30 * time.Minute // long enough for a cluster's restart, short enough for a night's job to report by morning
 	defaultFrame   = 2 << 20          // HBase's own
 	minFrame       = 64 << 10         // below that the header and one modest row do not fit
@@ -512,6 +513,10 @@ func (d *decoder) gateways(v value) {
 	g := &d.file.job.Gateways
 	d.sourceOfGateways(o)
 	d.zones(o)
+	if f, ok := o.fields["subset"]; ok {
+		n, _ := d.whole(f, 1, maxGateways)
+		g.Subset = int(n)
+	}
 	if f, ok := o.fields["connections"]; ok {
 		n, _ := d.whole(f, 1, maxConnections)
 		g.Connections = int(n)

@@ -208,6 +208,7 @@ type Gateways struct {
 	Zones       []Zone
 	Transport   hbase.Transport
 	Connections int           // per gateway; 0 is the default
+	Subset      int           // gateways that a process uses at once; 0 is all
 	OutageLimit time.Duration // how long nothing may be writable before the run stops; 0 waits for ever
 }
 

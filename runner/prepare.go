@@ -36,7 +36,7 @@ func (r *run) connect() error {
 	r.pacer = newPacer(r.log)
 	g := r.cfg.Job.Gateways
 	r.pool = hbase.NewPool(hbase.PoolOptions{
-		Transport: g.Transport, Pacer: r.pacer, Connections: g.Connections, OutageLimit: g.OutageLimit, Log: r.log,
+		Transport: g.Transport, Pacer: r.pacer, Connections: g.Connections, Subset: g.Subset, OutageLimit: g.OutageLimit, Log: r.log,
 		Paused: func(table, reason string) {
 			r.mon.setPaused(table, reason)
 		},
@@ -134,7 +134,11 @@ func (r *run) prepare() error {
 		return err
 	}
 	g := r.cfg.Job.Gateways
-	r.capacity = max(len(r.pool.Stats().Gateways), 1)*r.pool.Connections() + 2
+	used := max(len(r.pool.Stats().Gateways), 1)
+	if g.Subset > 0 {
+		used = min(used, g.Subset)
+	}
+	r.capacity = used*r.pool.Connections() + 2
 	if f := g.Transport; f.Framed {
 		frame := f.MaxFrame
 		if frame == 0 {
