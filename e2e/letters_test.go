@@ -76,6 +76,12 @@ func TestLettersInATable(t *testing.T) {
 		}
 	}
 	drover(t, "dead", "show", yaml, "0", "1").must(t, 1)
+	// Named, the run is found also from a host that has none of the job's state.
+	elsewhere := t.TempDir()
+	if got := lettersOf(t, yaml, "--state", elsewhere, "--run", b.Run); len(got) != 2 {
+		t.Errorf("from elsewhere: letters %v, want those at %v", got, at)
+	}
+	drover(t, "dead", "list", yaml, "--state", elsewhere).must(t, 1)
 
 	drover(t, "dead", "replay", yaml).must(t, 3)
 	mended := with("{key: _id, family: d, columns: [{from: k, to: 'd:k'}, {from: _id, to: 'd:_id'}]}")

@@ -42,8 +42,8 @@ func letterTable(j jobs.Job) runner.LetterStore {
 	return t
 }
 
-// openLetters opens the letters of a job's newest run. Only for those in a table it needs a gateway, and does not wait long for one.
-func openLetters(ctx context.Context, path, state string) (x *deadletters.Index, run string, done func(), err error) {
+// openLetters opens the letters of a job's run, "" for its newest on this host. Only for those in a table it needs a gateway, and does not wait long for one.
+func openLetters(ctx context.Context, path, state, id string) (x *deadletters.Index, run string, done func(), err error) {
 	f, err := loadJob(path)
 	if err != nil {
 		return nil, "", nil, err
@@ -56,7 +56,7 @@ func openLetters(ctx context.Context, path, state string) (x *deadletters.Index,
 			return nil, "", nil, err
 		}
 	}
-	x, run, end, err := runner.Letters(ctx, cfg, "")
+	x, run, end, err := runner.Letters(ctx, cfg, id)
 	if err != nil {
 		closer()
 		return nil, "", nil, err
@@ -66,15 +66,15 @@ func openLetters(ctx context.Context, path, state string) (x *deadletters.Index,
 
 func deadListCommand() *cobra.Command {
 	var asJSON bool
-	var state string
+	var state, id string
 	c := &cobra.Command{
 		Use:   "list JOB.yaml",
-		Short: "List the dead letters of the job's newest run",
+		Short: "List the dead letters of the job's newest run, or of another",
 		Args:  cobra.ExactArgs(1),
 		RunE: ran(func(_ *cobra.Command, args []string) error {
 			ctx, stop := interruptible()
 			defer stop()
-			x, run, done, err := openLetters(ctx, args[0], state)
+			x, run, done, err := openLetters(ctx, args[0], state, id)
 			if err != nil {
 				return err
 			}
@@ -115,6 +115,7 @@ func deadListCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line, without the documents")
 	c.Flags().StringVar(&state, "state", "", "folder of the job's state (default $XDG_STATE_HOME/drover)")
+	c.Flags().StringVar(&id, "run", "", "the run (default the newest of the job on this host)")
 	return c
 }
 
@@ -127,7 +128,7 @@ func cut(s string) string {
 }
 
 func deadShowCommand() *cobra.Command {
-	var state string
+	var state, id string
 	c := &cobra.Command{
 		Use:   "show JOB.yaml SHARD POSITION",
 		Short: "Show one dead letter with its document",
@@ -139,7 +140,7 @@ func deadShowCommand() *cobra.Command {
 			}
 			ctx, stop := interruptible()
 			defer stop()
-			x, run, done, err := openLetters(ctx, args[0], state)
+			x, run, done, err := openLetters(ctx, args[0], state, id)
 			if err != nil {
 				return err
 			}
@@ -161,6 +162,7 @@ func deadShowCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&state, "state", "", "folder of the job's state (default $XDG_STATE_HOME/drover)")
+	c.Flags().StringVar(&id, "run", "", "the run (default the newest of the job on this host)")
 	return c
 }
 

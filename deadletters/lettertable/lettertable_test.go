@@ -2,8 +2,10 @@ package lettertable
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"drover/deadletters"
 	"drover/deadletters/sinktest"
@@ -119,6 +121,20 @@ func TestALetterWithoutItsEndIsNone(t *testing.T) {
 	if n := readIndex(t, pool, table, "run").Counts().Letters; n != 0 {
 		t.Errorf("%d letters before its end was sent", n)
 	}
+	var page hbase.Page
+	if err := pool.ScanPage(t.Context(), "letters", &hbase.Scan{}, 10, &page); err != nil {
+		t.Fatal(err)
+	}
+	there := 0
+	for _, r := range page.Rows {
+		walk := r.Cells()
+		for c := (hbase.Cell{}); walk.Next(&c); {
+			there += len(c.Value)
+		}
+	}
+	if there != 5<<20 {
+		t.Errorf("%d bytes are there before its end is, want all 5 MiB", there)
+	}
 	if err := s.Sync(); err != nil {
 		t.Fatal(err)
 	}
@@ -232,6 +248,62 @@ func TestJobsAreApart(t *testing.T) {
 	for e := range readIndex(t, pool, Table{Name: "letters", Job: "a"}, "20260101T030000Z").Entries() {
 		if e.Position != "a" {
 			t.Errorf("job a has the letter of %s", e.Position)
+		}
+	}
+}
+
+// While HBase takes no letter nothing is durable, and Sync says so; what was appended is there once it does.
+func TestSyncFailsAndGoesOn(t *testing.T) {
+	server, err := gateway.Open(gateway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := hbase.NewPool(hbase.PoolOptions{OutageLimit: 300 * time.Millisecond})
+	pool.Update([]hbase.Endpoint{{Addr: server.Addr()}})
+	t.Cleanup(func() {
+		pool.Close()
+		server.Close()
+	})
+	table := Table{Name: "letters", Job: "job"}
+	s := openSink(t, pool, table, "run")
+	server.Faults().Deny("letters")
+	if err := s.Append(deadletters.Letter{Position: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	var refused *hbase.TableError
+	if err := s.Sync(); !errors.As(err, &refused) || refused.Table != "letters" {
+		t.Fatalf("sync: %v, want that the table takes no rows", err)
+	}
+	server.Faults().Allow("letters")
+	if err := s.Append(deadletters.Letter{Position: "2"}); err != nil {
+		t.Fatal(err)
+	}
+	err = errors.New("not tried")
+	for try := 0; err != nil && try < 50; try++ { // each waits for the outage limit, which is less than a paused table waits
+		err = s.Sync()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := readIndex(t, pool, table, "run").Counts().Letters; n != 2 {
+		t.Errorf("%d letters, want both", n)
+	}
+}
+
+// A letter that HBase refuses is not counted as durable.
+func TestARefusedLetter(t *testing.T) {
+	server, pool := serve(t, gateway.Options{})
+	table := Table{Name: "letters", Job: "job"}
+	s := openSink(t, pool, table, "run")
+	server.Faults().RefuseRows(func(key []byte) bool { return strings.HasSuffix(string(key), "/bad") }, "no such letter")
+	for _, at := range []string{"good", "bad"} {
+		if err := s.Append(deadletters.Letter{Position: at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := s.Sync(); err == nil || !strings.Contains(err.Error(), "refuses") {
+			t.Errorf("sync: %v, want that the letter is refused", err)
 		}
 	}
 }
