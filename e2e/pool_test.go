@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"drover/e2e/stack"
 	"drover/jobs/mongodump/dumpgen"
 )
 
@@ -16,14 +21,13 @@ import (
 type crew struct {
 	t    *testing.T
 	pool string // as --zookeeper takes it
-	root string
 	n    int
 }
 
-func newCrew(t *testing.T) *crew {
+func newCrew(t *testing.T, e *stack.Ensemble) *crew {
 	t.Helper()
-	root := fmt.Sprintf("/drover/%s", strings.ToLower(t.Name()))
-	return &crew{t: t, root: root, pool: strings.Join(ensemble(t, 3).Addrs(), ",") + root}
+	name := t.Name()[strings.LastIndex(t.Name(), "/")+1:]
+	return &crew{t: t, pool: strings.Join(e.Addrs(), ",") + "/drover/" + strings.ToLower(name)}
 }
 
 // env is what every command of the pool is started with.
@@ -48,49 +52,333 @@ func (c *crew) worker(args ...string) *process {
 	return c.start(append([]string{"worker", "--name", fmt.Sprintf("w%d", c.n), "--capacity", "4"}, args...)...)
 }
 
-// there waits until so many workers are.
-func (c *crew) there(n int) {
+// poolWorkerLine is a line of drover workers --json.
+type poolWorkerLine struct {
+	Worker   string
+	ID       string
+	Labels   map[string]string
+	Capacity int
+	Shards   int
+	Leads    bool
+	Draining bool
+}
+
+func jsonLines[T any](t *testing.T, text string) (list []T) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(text))
+	for d.More() {
+		var v T
+		must(t, d.Decode(&v))
+		list = append(list, v)
+	}
+	return list
+}
+
+// workers waits until they are as f wants them.
+func (c *crew) workers(f func(map[string]poolWorkerLine) bool) {
 	c.t.Helper()
 	soon(c.t, 20*time.Second, func() error {
-		if r := c.drover("workers", "--json"); r.code != 0 || lines(r.stdout) != n {
+		r := c.drover("workers", "--json")
+		by := map[string]poolWorkerLine{}
+		for _, w := range jsonLines[poolWorkerLine](c.t, r.stdout) {
+			by[w.Worker] = w
+		}
+		if r.code != 0 || !f(by) {
 			return fmt.Errorf("workers: %s%s", r.stdout, r.stderr)
 		}
 		return nil
 	})
 }
 
-// Three workers move a job that a fourth process waits for; one is killed and one told to end in mid-run.
-func TestPoolMovesAJob(t *testing.T) {
+func (c *crew) there(n int) {
+	c.t.Helper()
+	c.workers(func(by map[string]poolWorkerLine) bool {
+		leads := false
+		for _, w := range by {
+			leads = leads || w.Leads
+		}
+		return len(by) == n && leads
+	})
+}
+
+// status is drover status --json.
+func (c *crew) status(job string) books {
+	c.t.Helper()
+	return c.drover("status", job, "--json").must(c.t, 0).json
+}
+
+// moved waits until so many rows of a job are saved.
+func (c *crew) moved(job string, n int64) (b books) {
+	c.t.Helper()
+	soon(c.t, 30*time.Second, func() error {
+		r := c.drover("status", job, "--json") // of a run that may not be there yet
+		if b = r.json; b.Written < n {
+			return fmt.Errorf("%d rows are written, want %d: %s%s", b.Written, n, r.stdout, r.stderr)
+		}
+		return nil
+	})
+	return b
+}
+
+// merging is job with a table that may have rows already.
+func merging(t *testing.T, name, source, table, gateways string, extra ...string) string {
+	t.Helper()
+	path := job(t, name, source, table, gateways, extra...)
+	text, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path, []byte(strings.Replace(string(text), "target: {", "target: {existing: merge, ", 1)), 0o644))
+	return path
+}
+
+// rate is how many rows a second the gateways apply, over a while.
+func (f *fleet) rate(d time.Duration) float64 {
+	count := func() (n int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, times := range f.seen {
+			n += times
+		}
+		return n
+	}
+	before, at := count(), time.Now()
+	time.Sleep(d)
+	return float64(count()-before) / time.Since(at).Seconds()
+}
+
+func tells(t *testing.T, what, text string, wants ...string) {
+	t.Helper()
+	for _, w := range wants {
+		if !strings.Contains(text, w) {
+			t.Errorf("%s does not say %q:\n%s", what, w, text)
+		}
+	}
+}
+
+func TestPoolCommands(t *testing.T) {
 	t.Parallel()
-	c := newCrew(t)
-	f := newFleet(t, 2)
+	e := ensemble(t, 3)
 	const docs = 60_000
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: docs, Seed: 7})
-	var workers []*process
-	for range 3 {
-		workers = append(workers, c.worker())
-	}
-	c.there(3)
-	waits := c.start("submit", job(t, "moved", file, "moved", f.addrs(), "limits: {rows: 10000}"), "--wait", "--json")
-	time.Sleep(3 * time.Second)
-	workers[0].signal(syscall.SIGKILL)
-	time.Sleep(time.Second)
-	workers[1].signal(syscall.SIGTERM)
-	r := waits.wait()
-	t.Log(r.stderr, r.stdout)
-	for i, w := range workers {
-		w.signal(syscall.SIGTERM)
-		e := w.wait()
-		if i > 0 {
-			e.must(t, 0)
+	limited := func(rows int) string { return fmt.Sprintf("limits: {rows: %d}", rows) }
+
+	// Three workers move a job that a fourth process waits for; one is killed and one told to end in mid-run.
+	t.Run("Submit", func(t *testing.T) {
+		t.Parallel()
+		c, f := newCrew(t, e), newFleet(t, 2)
+		w := []*process{c.worker(), c.worker(), c.worker()}
+		c.there(3)
+		waits := c.start("submit", job(t, "moved", file, "moved", f.addrs(), limited(8000)), "--wait", "--json")
+		c.moved("moved", 8000)
+		w[0].signal(syscall.SIGKILL)
+		c.moved("moved", 16000)
+		w[1].signal(syscall.SIGTERM)
+		ended := w[1].wait().must(t, 0)
+		tells(t, "the worker that was told to end", ended.stderr, "joined the pool", "left the pool")
+		r := waits.wait().must(t, 0)
+		r.json.close(t)
+		if b := r.json; b.Written != docs || b.State != "done" || b.Job != "moved" || b.Shards < 1 || b.Calls == 0 || b.Cells == 0 || b.Run == "" {
+			t.Errorf("the books say %+v", b)
 		}
-		t.Logf("worker %d: %s", i, e.stderr)
+		tells(t, "the object", r.stdout, `"tables":[{"table":"moved","collection":"c"`)
+		f.equal(t, "moved", file, r.json.Timestamp, nil)
+		if s := c.status("moved"); s.Written != docs || s.State != "done" {
+			t.Errorf("the status says %+v", s)
+		}
+		w[2].signal(syscall.SIGTERM)
+		w[2].wait().must(t, 0)
+	})
+
+	t.Run("Commands", func(t *testing.T) {
+		t.Parallel()
+		c, f := newCrew(t, e), newFleet(t, 2)
+		r := c.drover("submit", job(t, "early", file, "early", f.addrs())).must(t, 1)
+		tells(t, "a submit before there is a pool", r.stderr, "start drover worker")
+		c.worker()
+		c.worker("--label", "dc=east")
+		c.there(2)
+
+		r = c.drover("submit", job(t, "missing", filepath.Join(t.TempDir(), "none.bson"), "missing", f.addrs()), "--wait", "--json").must(t, 1)
+		tells(t, "a run without its source", r.stdout, "none.bson", "worker w", `"state":"failed"`)
+		embedded := jobFile(t, "name: inside\nsource: {mongodump: "+file+"}\ntarget: {table: inside, create: true, families: {d: {}}}\nmap: {key: _id, family: d}\ngateways: {embedded: "+t.TempDir()+"}\n")
+		r = c.drover("submit", embedded).must(t, 64)
+		tells(t, "an embedded gateway", r.stderr, "gateways.embedded")
+
+		yaml := merging(t, "slow", file, "slow", f.addrs(), limited(4000), "needs: {dc: east}")
+		r = c.drover("submit", yaml, "--request", "first").must(t, 0)
+		tells(t, "submit", r.stdout, "first")
+		c.drover("submit", yaml, "--request", "first").must(t, 0)
+		r = c.drover("submit", yaml, "--json").must(t, 5)
+		tells(t, "a second submit", r.stderr, "first", "drover cancel slow")
+		tells(t, "a second submit", r.stdout, `"run":"first"`, `"state":"running"`)
+		c.moved("slow", 4000)
+		if n := f.rate(2 * time.Second); n < 2000 || n > 4800 {
+			t.Errorf("%.0f rows/s under a limit of 4000", n)
+		}
+		c.workers(func(by map[string]poolWorkerLine) bool { return by["w2"].Shards > 0 && by["w1"].Shards == 0 }) // it needs the label
+
+		c.drover("throttle", "slow", "--rows", "1000").must(t, 0)
+		time.Sleep(time.Second)
+		if n := f.rate(2 * time.Second); n < 300 || n > 1200 {
+			t.Errorf("%.0f rows/s under a throttle of 1000", n)
+		}
+		c.drover("throttle", "slow", "--off").must(t, 0)
+		stops := func(what string) {
+			t.Helper()
+			soon(t, 5*time.Second, func() error {
+				if n := f.rate(500 * time.Millisecond); n > 0 {
+					return fmt.Errorf("%.0f rows/s after %s", n, what)
+				}
+				return nil
+			})
+		}
+		goes := func(what string) {
+			t.Helper()
+			soon(t, 5*time.Second, func() error {
+				if n := f.rate(500 * time.Millisecond); n == 0 {
+					return errors.New("nothing moves after " + what)
+				}
+				return nil
+			})
+		}
+		c.drover("pause", "--table", "slow").must(t, 0)
+		stops("pause --table")
+		c.drover("resume", "--table", "slow").must(t, 0)
+		goes("resume --table")
+		r = c.drover("pause", yaml).must(t, 0)
+		tells(t, "pause", r.stdout, "slow, run first: paused")
+		stops("pause")
+		if b := c.status("slow"); b.State != "stopped" || !strings.Contains(b.Reason, "drover resume slow") {
+			t.Errorf("the status of a paused run is %+v", b)
+		}
+		saved := filepath.Join(t.TempDir(), "backup")
+		c.drover("backup", saved).must(t, 0)
+		c.drover("resume", "slow").must(t, 0)
+		goes("resume")
+		c.drover("drain", "w2").must(t, 0)
+		stops("drain")
+		c.workers(func(by map[string]poolWorkerLine) bool { return by["w2"].Draining && by["w2"].Shards == 0 })
+		c.drover("undrain", "w2").must(t, 0)
+		goes("undrain")
+
+		r = c.drover("jobs").must(t, 0)
+		tells(t, "jobs", r.stdout, "JOB", "slow", "running", "first", "missing", "failed", yaml)
+		r = c.drover("workers").must(t, 0)
+		tells(t, "workers", r.stdout, "w1", "w2", "leads", "dc=east", "slow 100 %")
+		r = c.drover("status", "slow").must(t, 0)
+		tells(t, "status", r.stdout, "slow: running", "submitted", "first")
+
+		c.drover("restore", saved).must(t, 0)
+		if b := c.status("slow"); b.State != "stopped" {
+			t.Errorf("after the restore of a paused run it is %+v", b)
+		}
+		text, err := os.ReadFile(saved)
+		must(t, err)
+		text[len(text)-9] ^= 1
+		must(t, os.WriteFile(saved, text, 0o644))
+		r = c.drover("restore", saved).must(t, 1)
+		tells(t, "a damaged backup", r.stderr, "damaged")
+		c.drover("resume", "slow").must(t, 0)
+		goes("restore and resume")
+		c.drover("cancel", "slow", "first").must(t, 0)
+		stops("cancel")
+		c.drover("resume", "slow").must(t, 1)
+		r = c.drover("submit", yaml, "--request", "second").must(t, 0)
+		tells(t, "submit", r.stdout, "second")
+		waits := c.start("submit", yaml, "--fresh", "--wait", "--json")
+		soon(t, 10*time.Second, func() error {
+			if b := c.status("slow"); b.Run == "second" || b.Written == 0 {
+				return fmt.Errorf("the run of --fresh is not there: %+v", b)
+			}
+			return nil
+		})
+		waits.signal(syscall.SIGINT)
+		r = waits.wait().must(t, 130)
+		tells(t, "a wait that ended", r.stdout, "the run goes on", `"state":"running"`)
+		goes("the wait's end")
+		waits = c.start("submit", yaml, "--wait", "--json", "--request", r.json.Run)
+		time.Sleep(time.Second)
+		c.drover("cancel", "slow").must(t, 0)
+		r = waits.wait().must(t, 6)
+		tells(t, "a run that was cancelled", r.stdout, "cancelled")
+		r = c.drover("audit", "-n", "50").must(t, 0)
+		tells(t, "audit", r.stdout, "@", "submit slow as run first", "throttle slow", "pause table slow", "pause slow/first", "drain w2", "restore a backup", "cancel slow/second")
+		if n := lines(c.drover("audit", "-n", "3", "--json").must(t, 0).stdout); n != 3 {
+			t.Errorf("audit -n 3 lists %d", n)
+		}
+	})
+
+	// A run whose state is in the pool is killed, and goes on; the pool's worker leaves it alone.
+	t.Run("State", func(t *testing.T) {
+		t.Parallel()
+		c, f := newCrew(t, e), newFleet(t, 2)
+		c.worker()
+		c.there(1)
+		yaml := job(t, "own", file, "own", f.addrs(), limited(8000))
+		run := []string{"run", yaml, "--state", "zookeeper", "--json"}
+		p := c.start(run...)
+		c.moved("own", 8000)
+		if r := c.drover(run...).must(t, 5); r.json.State != "running" {
+			t.Errorf("beside the first, a second says %+v", r.json)
+		}
+		p.signal(syscall.SIGKILL)
+		p.wait()
+		before := c.status("own").Written
+		p = c.start(run...)
+		c.moved("own", before+8000)
+		p.signal(syscall.SIGTERM)
+		r := p.wait().must(t, 143)
+		if r.json.State != "stopped" || r.json.Written == 0 {
+			t.Errorf("a run that was told to stop says %+v", r.json)
+		}
+		r = c.drover(run...).must(t, 0)
+		r.json.close(t)
+		if b := r.json; b.Written != docs || b.State != "done" || b.Resumed != 2 {
+			t.Errorf("the books say %+v", b)
+		}
+		f.equal(t, "own", file, r.json.Timestamp, nil)
+		if again := c.drover(run...).must(t, 0).json; !again.Again || again.Run != r.json.Run {
+			t.Errorf("once more it says %+v", again)
+		}
+	})
+}
+
+// A run with its state on its host keeps to the table's limit together with the pool's, and holds while ZooKeeper is away.
+func TestPoolLimitsARunBesideIt(t *testing.T) {
+	t.Parallel()
+	e := ensemble(t, 3)
+	c, f := newCrew(t, e), newFleet(t, 2)
+	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 60_000, Seed: 8})
+	c.worker()
+	c.there(1)
+	c.drover("submit", job(t, "shared", file, "shared", f.addrs(), "limits: {rows: 8000}")).must(t, 0)
+	c.moved("shared", 4000)
+	p := c.start("run", merging(t, "beside", file, "shared", f.addrs(), "limits: {rows: 3000}"), "--json")
+	c.workers(func(by map[string]poolWorkerLine) bool { return len(by) == 2 })
+	time.Sleep(time.Second)
+	if n := f.rate(3 * time.Second); n < 1500 || n > 3400 {
+		t.Errorf("%.0f rows/s of both under a limit of 3000", n)
 	}
-	t.Log(r.stderr, r.stdout)
-	r.must(t, 0)
-	r.json.close(t)
-	if r.json.Written != docs || r.json.State != "done" {
-		t.Errorf("the books say %+v", r.json)
+	for _, s := range e.Servers {
+		must(t, s.Stop())
 	}
-	f.equal(t, "moved", file, r.json.Timestamp, nil)
+	time.Sleep(3 * time.Second)
+	if n := f.rate(time.Second); n > 0 {
+		t.Errorf("%.0f rows/s without ZooKeeper", n)
+	}
+	must(t, e.Restart(t.Context()))
+	soon(t, 20*time.Second, func() error {
+		if n := f.rate(500 * time.Millisecond); n == 0 {
+			return errors.New("nothing moves though ZooKeeper is back")
+		}
+		return nil
+	})
+	p.signal(syscall.SIGTERM)
+	r := p.wait().must(t, 143)
+	tells(t, "the run", r.stderr, "ZooKeeper is not reached", "ZooKeeper is reached again")
+	soon(t, 10*time.Second, func() error { // its limit went with it
+		if n := f.rate(time.Second); n < 4000 {
+			return fmt.Errorf("%.0f rows/s of the pool's run alone", n)
+		}
+		return nil
+	})
 }

@@ -19,11 +19,13 @@ type Pooled struct {
 	Plan   []byte            // what MakePlan gave
 	Store  checkpoints.Store // of this process's leases; it refuses all other shards with a *checkpoints.FencedError
 	Leases Leases
+
+	Resumed bool // it counts as taken up again
 }
 
 // MakePlan plans a job that a pool will carry through, and gives the plan with its text for Pooled. The plan's timestamp is
 // above after, that of the job's last plan. Nothing is written anywhere: the table, if there is none, is created by whoever works
-// on the run first.
+// on the run first. Where a table alone speaks against it, the plan comes with the error.
 func MakePlan(ctx context.Context, cfg Config, after int64) (*Plan, []byte, error) {
 	r := newRun(ctx, cfg)
 	defer r.disconnect()
@@ -34,10 +36,10 @@ func MakePlan(ctx context.Context, cfg Config, after int64) (*Plan, []byte, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := r.checkTables(p); err != nil {
-		return nil, nil, err
-	}
 	p.Run = ""
+	if err := r.checkTables(p); err != nil {
+		return p, nil, err
+	}
 	text, err := json.Marshal(p)
 	if err != nil {
 		return nil, nil, fmt.Errorf("write the plan: %w", err)
@@ -59,6 +61,9 @@ func Work(ctx context.Context, cfg Config, p Pooled) error {
 	}
 	plan.Run = p.Run
 	r.plan = &plan
+	if p.Resumed {
+		r.books.Resumed = 1
+	}
 	if err := r.attach(); err != nil {
 		return err
 	}

@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// peakRSS is the most memory this process ever had resident, in bytes; 0 where /proc does not tell.
-func peakRSS() int64 {
+// PeakRSS is the most memory this process ever had resident, in bytes; 0 where /proc does not tell.
+func PeakRSS() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0

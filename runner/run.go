@@ -120,7 +120,7 @@ func Run(ctx context.Context, cfg Config) Result {
 	res.Job = cfg.Job.Name
 	res.DryRun = cfg.DryRun
 	res.Seconds = seconds(time.Since(began))
-	res.PeakRSSBytes = peakRSS()
+	res.PeakRSSBytes = PeakRSS()
 	return res
 }
 

@@ -74,5 +74,5 @@ func (r *run) runningElsewhere(reason string) Result {
 // Failure is the result of a run that could not begin.
 func Failure(job string, err error) Result {
 	state, reason := stateOf(err)
-	return Result{Job: job, State: state, Reason: reason, Err: err, PeakRSSBytes: peakRSS(), Tables: []TableBooks{}}
+	return Result{Job: job, State: state, Reason: reason, Err: err, PeakRSSBytes: PeakRSS(), Tables: []TableBooks{}}
 }

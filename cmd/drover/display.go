@@ -32,6 +32,7 @@ type display struct {
 	rates    rates
 	alerts   map[discovery.AlertKind]string // of the gateways' source, by mu
 	stopping sync.Once
+	pool     func() string // why nothing is sent, by mu; nil is no pool
 }
 
 const (
@@ -152,11 +153,23 @@ func (d *display) alert(a discovery.Alert) {
 	d.alerts[a.Kind] = plainText(a.Text)
 }
 
+// held gives who says why the pool lets nothing be sent.
+func (d *display) held(why func() string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pool = why
+}
+
 // lowLine is what the run waits for, and what is wrong with the gateways' source.
 func (d *display) lowLine(p runner.Progress) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	text := waitLine(p)
+	if d.pool != nil {
+		if why := d.pool(); why != "" {
+			text = why + " · " + text
+		}
+	}
 	for _, kind := range []discovery.AlertKind{discovery.HeldAlert, discovery.LastGoodAlert, discovery.PinAlert, discovery.ProblemAlert} {
 		if t := d.alerts[kind]; t != "" {
 			t, _, _ = strings.Cut(t, ";") // what to do about it stands in the log

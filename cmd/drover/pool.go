@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -243,12 +244,42 @@ func (a account) Close() error {
 
 // budgets gives a run its part of the pool's budgets, which are by the table's name alone: tables of one name in two clusters share
 // a limit, which keeps every one of them below it.
-func budgets(m *fleet.Member, who string, u fleet.Use) budgeter {
+//
+// The run's limits go with it as long as it is at work. daily is for a run that the pool knows nothing else of.
+func budgets(m *fleet.Member, who string, u fleet.Use, daily jobs.Daily) budgeter {
+	factor := func() float64 { return 1 }
+	if zone, err := time.LoadLocation(daily.Zone); err == nil && daily.Windows != "" {
+		if d, err := share.ParseDaily(daily.Windows, zone); err == nil { // the job file's check saw to both
+			factor = func() float64 { return d.Factor(time.Now()) }
+		}
+	}
 	return func(table string, kind share.Kind, l jobs.Limits) runner.Budget {
-		use, limit := u, limitOf(l)
-		use.Limit = &limit
-		a, release := m.Budget(table, kind, who, use)
-		return account{a, release}
+		use := func(part float64) fleet.Use {
+			u, limit := u, limitOf(l).Times(part)
+			u.Limit = &limit
+			return u
+		}
+		part := factor()
+		a, release := m.Budget(table, kind, who, use(part))
+		if daily.Windows == "" {
+			return account{a, release}
+		}
+		quit := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				select {
+				case <-time.After(5 * time.Second):
+				case <-quit:
+					return
+				}
+				if now := factor(); now != part {
+					part = now
+					m.Budget(table, kind, who, use(part))
+				}
+			}
+		})
+		return account{a, func() { close(quit); wg.Wait(); release() }}
 	}
 }
 

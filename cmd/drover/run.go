@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,12 +31,17 @@ func runCommand() *cobra.Command {
 		limit                   int64
 		memory                  int
 	}
+	var pool poolFlags
 	c := &cobra.Command{
 		Use:   "run JOB.yaml",
 		Short: "Run a job, or go on with it where it stands",
 		Long: `Runs the job: plans it the first time, goes on from its checkpoints when an earlier run did not end, and prints the
 books of a run that is done without moving anything. The first SIGINT or SIGTERM drains and saves, a second one stops at once;
-either way the same command goes on.`,
+either way the same command goes on.
+
+Where a pool of workers is named, by --zookeeper, DROVER_ZOOKEEPER or the job file, the run takes its part of each table's limits from
+the pool, together with all others that work on the table. With --state zookeeper, or state: zookeeper in the job file, its state is in
+the pool too, and the same command goes on with it on any host; the pool's workers leave it alone.`,
 		Args: cobra.ExactArgs(1),
 		RunE: ran(func(cmd *cobra.Command, args []string) error {
 			if o.limit < 0 {
@@ -53,14 +59,36 @@ either way the same command goes on.`,
 				Memory: o.memory << 20, Job: f.Job(), StateDir: stateDir(o.state), Budgets: budgetDir(), Fresh: o.fresh, Limit: o.limit, DryRun: o.dry,
 				Monitor: &runner.Monitor{},
 			}
-			return carry(f, cfg, o.json, o.quiet)
+			at, named, err := pool.address(f)
+			if err != nil {
+				return err
+			}
+			inPool := o.state == stateZooKeeper || o.state == "" && f.Job().Pooled
+			if inPool {
+				cfg.StateDir = stateDir("")
+			}
+			switch {
+			case inPool && !named:
+				return usageError{errors.New("--state zookeeper: no pool is named: give --zookeeper HOST:PORT,…/NODE, or set DROVER_ZOOKEEPER")}
+			case inPool && o.limit > 0:
+				return usageError{errors.New("--limit: a limited run has its state on this host: give --state DIR")}
+			case !named, o.dry:
+				return carry(f, cfg, nil, o.json, o.quiet)
+			case !inPool:
+				return carry(f, cfg, &at, o.json, o.quiet)
+			}
+			if err := noEmbedded(f.Job()); err != nil {
+				return usageError{err}
+			}
+			return carryInPool(args[0], f, cfg, at, o.json, o.quiet)
 		}),
 	}
 	c.Flags().BoolVar(&o.json, "json", false, "print one JSON object with the books on stdout at the end")
 	c.Flags().BoolVar(&o.dry, "dry-run", false, "read and map every document, write nothing anywhere")
 	c.Flags().BoolVar(&o.fresh, "fresh", false, "start a new run, whatever the last one left")
 	c.Flags().BoolVar(&o.quiet, "quiet", false, "no bars and no progress lines")
-	c.Flags().StringVar(&o.state, "state", "", "folder for the job's state (default $XDG_STATE_HOME/drover)")
+	c.Flags().StringVar(&o.state, "state", "", "folder for the job's state, or zookeeper (default $XDG_STATE_HOME/drover)")
+	pool.add(c)
 	c.Flags().IntVar(&o.memory, "memory", runner.DefaultMemory>>20, "MiB of documents and rows in flight; raise it for many gateways")
 	c.Flags().Int64Var(&o.limit, "limit", 0, "move only the first N documents, as a run of its own that never marks the job done")
 	return c
@@ -90,8 +118,12 @@ func loadJob(path string) (*jobfile.File, error) {
 	return f, nil
 }
 
-// carry runs the job with signals, gateways and a display around it, and ends with its exit code.
-func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
+// stateZooKeeper is the --state that is no folder.
+const stateZooKeeper = "zookeeper"
+
+// carry runs the job with signals, gateways and a display around it, and ends with its exit code. at is the pool whose limits hold for
+// it; nil is none.
+func carry(f *jobfile.File, cfg runner.Config, at *poolAddress, asJSON, quiet bool) error {
 	tty := term.IsTerminal(int(os.Stderr.Fd()))
 	show := newDisplay(os.Stderr, cfg.Job.Name, cfg.Monitor, tty, quiet)
 	cfg.Log = logger(show, tty)
@@ -103,7 +135,28 @@ func carry(f *jobfile.File, cfg runner.Config, asJSON, quiet bool) error {
 	})
 	cfg.Drain = sigs.first
 
-	closeGateways, err := connectTo(f, &cfg, !cfg.DryRun, show.alert, nil)
+	var pays budgeter
+	var err error
+	if at != nil {
+		joining, stop := context.WithCancel(ctx)
+		go func() {
+			select {
+			case <-sigs.first:
+				stop()
+			case <-joining.Done():
+			}
+		}()
+		var c *companion
+		if c, pays, err = beside(joining, *at, cfg); err == nil {
+			defer c.close()
+			show.held(c.held)
+		}
+		stop()
+	}
+	closeGateways := func() {}
+	if err == nil {
+		closeGateways, err = connectTo(f, &cfg, !cfg.DryRun, show.alert, pays)
+	}
 	var res runner.Result
 	if err != nil {
 		res = runner.Failure(cfg.Job.Name, err)

@@ -147,9 +147,37 @@ type waiting struct {
 	pool     fleet.Pool
 	job, run string
 
+	mon *poolMonitor
+
+	mu   sync.Mutex
 	info fleet.RunInfo // as last seen
 	plan *runner.Plan  // nil until seen
-	mon  *poolMonitor
+}
+
+// seen is the run as it was when it was looked at last.
+func (w *waiting) seen() (fleet.RunInfo, *runner.Plan) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.info, w.plan
+}
+
+// look looks at the run.
+func (w *waiting) look(ctx context.Context) error {
+	info, err := w.pool.Status(ctx, w.job, w.run)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.info = info
+	if w.plan == nil && info.Plan != nil {
+		var p runner.Plan
+		if json.Unmarshal(info.Plan, &p) == nil {
+			w.plan = &p
+		}
+	}
+	w.mon.saw(info, w.plan)
+	return nil
 }
 
 // waitFor shows a run until its end, or a signal.
@@ -183,7 +211,7 @@ func waitFor(p fleet.Pool, f *jobfile.File, run string, asJSON, quiet bool) erro
 	if err != nil && got == 0 {
 		return err
 	}
-	res := booksOf(w.info, w.plan)
+	res := booksOf(w.seen())
 	code := res.ExitCode()
 	if got != 0 && res.State == runner.Running {
 		code = 128 + int(got)
@@ -213,14 +241,13 @@ const (
 func (w *waiting) wait(ctx context.Context) error {
 	failed := 0
 	for {
-		info, err := w.pool.Status(ctx, w.job, w.run)
+		err := w.look(ctx)
+		info, _ := w.seen()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err == nil:
-			failed, w.info = 0, info
-			w.seePlan()
-			w.mon.saw(info, w.plan)
+			failed = 0
 			if info.State != fleet.Planning && info.State != fleet.Running {
 				return nil
 			}
@@ -232,20 +259,10 @@ func (w *waiting) wait(ctx context.Context) error {
 			}
 		}
 		select {
-		case <-time.After(min(max(lookEvery, time.Duration(w.info.Shards)*lookPerNode), lookAtMost)):
+		case <-time.After(min(max(lookEvery, time.Duration(info.Shards)*lookPerNode), lookAtMost)):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-func (w *waiting) seePlan() {
-	if w.plan != nil || w.info.Plan == nil {
-		return
-	}
-	var p runner.Plan
-	if json.Unmarshal(w.info.Plan, &p) == nil {
-		w.plan = &p
 	}
 }
 
@@ -330,7 +347,15 @@ func booksOf(info fleet.RunInfo, plan *runner.Plan) runner.Result {
 	return res
 }
 
-// unpack gives back a plan that was made small enough for a node.
+// pack makes a plan small enough for a node, unpack gives it back.
+func pack(plan []byte) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	z.Write(plan)
+	z.Close() // of memory: neither fails
+	return b.Bytes()
+}
+
 func unpack(packed []byte) ([]byte, error) {
 	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {

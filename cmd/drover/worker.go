@@ -102,10 +102,8 @@ type worker struct {
 	capacity, memory int
 	member           *fleet.Member
 	log              *slog.Logger
-	quiet            bool // shards come and go unsaid
-
-	// watch is told of every run that is worked on; nil is nobody. The func that it gives is called at the end.
-	watch func(r fleet.Run, mon *runner.Monitor)
+	quiet            bool    // shards come and go unsaid
+	alone            *inPool // the one run that this process works on; nil is a worker of the pool
 
 	mu   sync.Mutex
 	runs map[string]*underway // by job and run
@@ -204,6 +202,9 @@ func (w *worker) config(f *jobfile.File, log *slog.Logger) runner.Config {
 // blame says on which host something failed.
 func (w *worker) blame(err error) error { return fmt.Errorf("worker %s: %w", w.name, err) }
 
+// planFor is how many shards at once a plan of the pool is made for, at least.
+const planFor = 32
+
 // plan is fleet.Config.Plan.
 func (w *worker) plan(ctx context.Context, file []byte, after int64) (fleet.Planned, error) {
 	s, f, err := parseSubmitted(file)
@@ -217,6 +218,7 @@ func (w *worker) plan(ctx context.Context, file []byte, after int64) (fleet.Plan
 		return fleet.Planned{}, w.blame(err)
 	}
 	cfg := w.config(f, w.log)
+	cfg.Shards = max(cfg.Shards, planFor) // for more workers than this one
 	p, text, err := makePlan(ctx, f, cfg, after)
 	if err != nil {
 		return fleet.Planned{}, w.blame(err)
@@ -234,11 +236,19 @@ func makePlan(ctx context.Context, f *jobfile.File, cfg runner.Config, after int
 }
 
 func planned(j jobs.Job, p *runner.Plan, text []byte) fleet.Planned {
-	print, err := json.Marshal(p.Fingerprint)
+	return fleet.Planned{Plan: text, Shards: p.Layout.Shards, Fingerprint: fingerprintOf(p), Timestamp: p.Timestamp, Limits: limitsOf(j, p)}
+}
+
+// fingerprintOf is what a run was planned for, and what its source was then.
+func fingerprintOf(p *runner.Plan) string {
+	print, err := json.Marshal(struct {
+		runner.Fingerprint
+		Identity json.RawMessage `json:"identity"`
+	}{p.Fingerprint, p.Layout.Identity})
 	if err != nil {
-		panic(err) // of strings
+		panic(err) // of what was JSON before
 	}
-	return fleet.Planned{Plan: text, Shards: p.Layout.Shards, Fingerprint: string(print), Timestamp: p.Timestamp, Limits: limitsOf(j, p)}
+	return string(print)
 }
 
 // retimed is the plan that a job brought with it, with a timestamp above after.
@@ -255,11 +265,16 @@ func retimed(s submitted, f *jobfile.File, after int64) (fleet.Planned, error) {
 	if text, err = json.Marshal(p); err != nil {
 		return fleet.Planned{}, fmt.Errorf("write the plan: %w", err)
 	}
-	return planned(f.Job(), &p, text), nil
+	all := planned(f.Job(), &p, text)
+	all.Limits = nil // whoever works on it tells them
+	return all, nil
 }
 
 // work is fleet.Config.Work.
 func (w *worker) work(ctx context.Context, r fleet.Run, from fleet.Leases) error {
+	if w.alone != nil {
+		return w.alone.work(ctx, r, from)
+	}
 	_, f, err := parseSubmitted(r.File)
 	if err == nil {
 		err = noEmbedded(f.Job())
@@ -267,26 +282,32 @@ func (w *worker) work(ctx context.Context, r fleet.Run, from fleet.Leases) error
 	if err != nil {
 		return w.blame(err)
 	}
-	name := r.Job + "/" + r.ID
-	log := w.log.With("run", name)
-	cfg := w.config(f, log)
-	u := w.begin(name, cfg.Monitor)
-	defer w.end(name, u)
-	if w.watch != nil {
-		w.watch(r, cfg.Monitor)
-	}
-	// Not the run alone: what worked on it under a session that was lost may still be about to end.
-	pays := budgets(w.member, name+" "+rand.Text(), fleet.Use{Weight: r.Spec.Weight, Class: r.Spec.Class})
-	closer, err := connectTo(f, &cfg, true, nil, pays)
-	if err != nil {
-		return w.blame(err)
-	}
-	defer closer()
-	err = runner.Work(ctx, cfg, runner.Pooled{Run: r.ID, Plan: r.Plan, Store: r.Store, Leases: &leases{w: w, u: u, from: from, log: log}})
+	err = w.move(ctx, r, f, w.config(f, w.log.With("run", r.Job+"/"+r.ID)), from, false)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return w.blame(err)
 	}
 	return err
+}
+
+// move works on a run's shards.
+func (w *worker) move(ctx context.Context, r fleet.Run, f *jobfile.File, cfg runner.Config, from fleet.Leases, resumed bool) error {
+	name := r.Job + "/" + r.ID
+	u := w.begin(name, cfg.Monitor)
+	defer w.end(name, u)
+	daily := cfg.Job.Daily
+	if w.alone == nil {
+		daily = jobs.Daily{} // the pool has it by the run's Spec
+	}
+	// Not the run alone: what worked on it under a session that was lost may still be about to end.
+	pays := budgets(w.member, name+" "+rand.Text(), fleet.Use{Weight: r.Spec.Weight, Class: r.Spec.Class}, daily)
+	closer, err := connectTo(f, &cfg, true, nil, pays)
+	if err != nil {
+		return err
+	}
+	defer closer()
+	return runner.Work(ctx, cfg, runner.Pooled{
+		Run: r.ID, Plan: r.Plan, Store: r.Store, Leases: &leases{w: w, u: u, from: from, log: cfg.Log}, Resumed: resumed,
+	})
 }
 
 func (w *worker) begin(name string, mon *runner.Monitor) *underway {
@@ -326,7 +347,15 @@ func (l *leases) Next(ctx context.Context) (runner.Lease, bool) {
 	l.say("takes", n, slog.String("from", string(x.From.Cursor)))
 	return runner.Lease{
 		Shard: x.Shard, From: x.From, Lost: x.Lost,
-		Hold: func(ctx context.Context) error { return lost(x.Hold(ctx), fleet.ErrLost, runner.ErrLost) },
+		Hold:  func(ctx context.Context) error { return lost(x.Hold(ctx), fleet.ErrLost, runner.ErrLost) },
+		Split: x.Split, Whole: x.Whole,
+		Cut: func(ctx context.Context, head, rest jobs.Shard) error {
+			err := x.Cut(ctx, head, rest)
+			if err == nil {
+				l.say("has cut", n)
+			}
+			return lost(err, fleet.ErrLost, runner.ErrLost)
+		},
 		Done: func(c checkpoints.Checkpoint, err error) {
 			l.hold(n, false)
 			switch {
