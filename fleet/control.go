@@ -301,9 +301,17 @@ func (c Pool) Status(ctx context.Context, job, id string) (RunInfo, error) {
 		err = ErrNoRun
 	}
 	if err != nil {
-		return info, fmt.Errorf("look at %s/%s: %w", job, id, err)
+		return info, fmt.Errorf("look at %s: %w", nameOf(job, id), err)
 	}
 	return info, nil
+}
+
+// nameOf is a run in an error; one without an id is the job's newest.
+func nameOf(job, id string) string {
+	if id == "" {
+		return job
+	}
+	return job + "/" + id
 }
 
 func (c Pool) newest(ctx context.Context, job, id string) (string, error) {
@@ -456,7 +464,7 @@ func (c Pool) to(ctx context.Context, job, id, what string, s State, from ...Sta
 		err = ErrNoRun
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s/%s: %w", what, job, id, err)
+		return fmt.Errorf("%s %s: %w", what, nameOf(job, id), err)
 	}
 	return nil
 }
@@ -502,7 +510,7 @@ func (c Pool) Schedule(ctx context.Context, job string, paused bool) error {
 func (c Pool) Throttle(ctx context.Context, table string, limits *Limits) error {
 	what := "end the throttle of " + table
 	if limits != nil {
-		what = fmt.Sprintf("throttle %s to %+v", table, *limits)
+		what = fmt.Sprintf("throttle %s to puts of %v, scans of %v", table, limits.Puts, limits.Scans)
 	}
 	return c.table(ctx, table, what, func(t *tableRecord) { t.Throttle = limits })
 }

@@ -95,7 +95,11 @@ func poolStatus(o *poolFlags, args []string, asJSON bool) (known bool, err error
 		if asJSON {
 			return printJSON(os.Stdout, res)
 		}
+		if info.State != fleet.Done {
+			res.State = runner.State(info.State) // the pool's own word
+		}
 		printBooks(os.Stdout, res)
+		sayLetters(os.Stdout, res)
 		fmt.Printf("  pool       %s, %s, %d of %s done, submitted %s by %s\n", a, info.State, info.Done, plural(info.Shards, "shard"), info.At.Local().Format(time.DateTime), plainText(info.By))
 		return nil
 	})

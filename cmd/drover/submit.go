@@ -224,6 +224,7 @@ func waitFor(p fleet.Pool, f *jobfile.File, run string, asJSON, quiet bool) erro
 		}
 	}
 	printBooks(os.Stderr, res)
+	sayLetters(os.Stderr, res)
 	if code != 0 {
 		return exit{code}
 	}
@@ -240,9 +241,15 @@ const (
 // wait returns nil when the run needs nobody who waits any more.
 func (w *waiting) wait(ctx context.Context) error {
 	failed := 0
+	var still stillness
 	for {
 		err := w.look(ctx)
 		info, _ := w.seen()
+		if err == nil && still.lasts(info) {
+			if why := w.idle(ctx, info); why != "" {
+				w.mon.away(why)
+			}
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -264,6 +271,52 @@ func (w *waiting) wait(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// stillness notices that nothing of a run moves.
+type stillness struct {
+	rows  int64
+	since time.Time
+}
+
+const stillFor = 5 * time.Second
+
+func (s *stillness) lasts(info fleet.RunInfo) bool {
+	if rows := sumOf(info.Tables).Read; rows != s.rows || s.since.IsZero() {
+		s.rows, s.since = rows, time.Now()
+	}
+	return time.Since(s.since) >= stillFor
+}
+
+// idle says why nobody works on the run, as far as the pool's workers show it.
+func (w *waiting) idle(ctx context.Context, info fleet.RunInfo) string {
+	list, err := w.pool.Workers(ctx)
+	if err != nil {
+		return ""
+	}
+	leads, works, fits := false, false, false
+	for _, m := range list {
+		leads = leads || m.Leads
+		if m.Capacity == 0 || m.Draining || m.Fault != "" {
+			continue
+		}
+		works = true
+		all := true
+		for k, v := range info.Spec.Needs {
+			all = all && m.Labels[k] == v
+		}
+		fits = fits || all
+	}
+	state := string(info.State)
+	switch {
+	case !leads:
+		return state + ": no worker leads the pool: start drover worker"
+	case !works:
+		return state + ": no worker of the pool takes shards: start drover worker, or end a drain"
+	case !fits:
+		return state + ": no worker has the labels that the job needs (drover workers shows them)"
+	}
+	return ""
 }
 
 // poolMonitor shows a run of the pool as a runner.Monitor shows one of this process.
@@ -297,6 +350,13 @@ func (m *poolMonitor) saw(info fleet.RunInfo, plan *runner.Plan) {
 		}
 	}
 	m.p = p
+}
+
+// sayLetters says where the dead letters of a pool's run are.
+func sayLetters(w io.Writer, r runner.Result) {
+	if r.Dead > 0 {
+		fmt.Fprintf(w, "  letters    drover dead list JOB.yaml --run %s; where dead_letters.to is a folder that is not shared, on each worker's host\n", r.Run)
+	}
 }
 
 func sumOf(tables map[string]checkpoints.Counts) (sum checkpoints.Counts) {

@@ -22,6 +22,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strings"
 )
 
 // Kind is the kind of work that a budget limits. Each kind of a table has a budget of its own.
@@ -77,6 +78,24 @@ var (
 	// Pause lets nothing pass.
 	Pause = Limit{}
 )
+
+// String is the limit for people.
+func (l Limit) String() string {
+	if l == Pause {
+		return "nothing"
+	}
+	var parts []string
+	if !math.IsInf(l.Rows, 1) {
+		parts = append(parts, fmt.Sprintf("%.0f rows/s", l.Rows))
+	}
+	if !math.IsInf(l.Bytes, 1) {
+		parts = append(parts, fmt.Sprintf("%.0f bytes/s", l.Bytes))
+	}
+	if len(parts) == 0 {
+		return "any rate"
+	}
+	return strings.Join(parts, " and ")
+}
 
 // Lowest is the lowest of limits in each dimension: a table's limit is the lowest of its running jobs' and throttle's. Of none it is no limit.
 func Lowest(limits ...Limit) Limit {
