@@ -167,10 +167,13 @@ func TestPoolCommands(t *testing.T) {
 		c, f := newCrew(t, e), newFleet(t, 2)
 		w := []*process{c.worker(), c.worker(), c.worker()}
 		c.there(3)
-		waits := c.start("submit", job(t, "moved", file, "moved", f.addrs(), limited(8000)), "--wait", "--json")
-		c.moved("moved", 8000)
+		waits := c.start("submit", job(t, "moved", file, `"moved_{collection}"`, f.addrs(), limited(8000)), "--wait", "--json")
+		c.moved("moved", 4000)
+		if n := f.rate(2 * time.Second); n < 3000 || n > 9600 { // the table's name was known by the plan only
+			t.Errorf("%.0f rows/s under a limit of 8000", n)
+		}
 		w[0].signal(syscall.SIGKILL)
-		c.moved("moved", 16000)
+		c.moved("moved", c.status("moved").Written+8000)
 		w[1].signal(syscall.SIGTERM)
 		ended := w[1].wait().must(t, 0)
 		tells(t, "the worker that was told to end", ended.stderr, "joined the pool", "left the pool")
@@ -179,13 +182,15 @@ func TestPoolCommands(t *testing.T) {
 		if b := r.json; b.Written != docs || b.State != "done" || b.Job != "moved" || b.Shards < 1 || b.Calls == 0 || b.Cells == 0 || b.Run == "" {
 			t.Errorf("the books say %+v", b)
 		}
-		tells(t, "the object", r.stdout, `"tables":[{"table":"moved","collection":"c"`)
-		f.equal(t, "moved", file, r.json.Timestamp, nil)
+		tells(t, "the object", r.stdout, `"tables":[{"table":"moved_c","collection":"c"`)
+		f.equal(t, "moved_c", file, r.json.Timestamp, nil)
 		if s := c.status("moved"); s.Written != docs || s.State != "done" {
 			t.Errorf("the status says %+v", s)
 		}
+		w[2].signal(syscall.SIGTERM) // it waits for another that leads to hear it
+		time.Sleep(300 * time.Millisecond)
 		w[2].signal(syscall.SIGTERM)
-		w[2].wait().must(t, 0)
+		w[2].wait().must(t, 143)
 	})
 
 	t.Run("Commands", func(t *testing.T) {
@@ -260,6 +265,10 @@ func TestPoolCommands(t *testing.T) {
 		c.drover("undrain", "w2").must(t, 0)
 		goes("undrain")
 
+		r = c.drover("submit", job(t, "nightly", file, "nightly", f.addrs(), "schedule: 0 3 29 2 *")).must(t, 0)
+		tells(t, "a job with a schedule", r.stderr, "scheduled")
+		c.drover("pause", "nightly", "--schedule").must(t, 0)
+		tells(t, "jobs", c.drover("jobs").must(t, 0).stdout, "0 3 29 2 * (paused)")
 		r = c.drover("jobs").must(t, 0)
 		tells(t, "jobs", r.stdout, "JOB", "slow", "running", "first", "missing", "failed", yaml)
 		r = c.drover("workers").must(t, 0)
@@ -307,16 +316,60 @@ func TestPoolCommands(t *testing.T) {
 		}
 	})
 
+	// A table is copied, under a limit on reading it that nobody but the pool knows.
+	t.Run("Table", func(t *testing.T) {
+		t.Parallel()
+		c, f := newCrew(t, e), newFleet(t, 2)
+		small := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 20_000, Seed: 9})
+		first := drover(t, "run", job(t, "load", small, "from", f.addrs()), "--json").must(t, 0).json
+		c.worker()
+		c.worker()
+		c.there(2)
+		c.drover("throttle", "from", "--scan-rows", "2000").must(t, 0)
+		p := c.start("submit", rowJob(t, "copy", "{table: from}", "{table: to, create: true, regions: 4}", "", f.addrs()), "--wait", "--json")
+		c.moved("copy", 1)
+		if n := f.rate(3 * time.Second); n < 1000 || n > 2600 {
+			t.Errorf("%.0f rows/s copied while 2000 may be read", n)
+		}
+		c.drover("throttle", "from", "--off").must(t, 0)
+		r := p.wait().must(t, 0)
+		r.json.close(t)
+		f.equal(t, "to", small, first.Timestamp, nil)
+	})
+
+	t.Run("Dead", func(t *testing.T) {
+		t.Parallel()
+		c, f := newCrew(t, e), newFleet(t, 1)
+		c.worker()
+		c.there(1)
+		bad := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 3_000, Seed: 10, Corrupt: 5})
+		yaml := job(t, "dead", bad, "dead", f.addrs(), "dead_letters: {max: 5}")
+		r := c.drover("submit", yaml, "--wait", "--json").must(t, 3)
+		r.json.close(t)
+		if b := r.json; b.Dead != 5 || b.State != "dead_letters" {
+			t.Errorf("the books say %+v", b)
+		}
+		tells(t, "the end", r.stderr, "drover dead list JOB.yaml --run "+r.json.Run)
+		if n := lines(c.drover("dead", "list", yaml, "--json", "--run", r.json.Run).must(t, 0).stdout); n != 5 {
+			t.Errorf("%d letters are listed", n)
+		}
+		r = c.drover("submit", job(t, "deader", bad, "deader", f.addrs(), "dead_letters: {max: 4}"), "--wait", "--json").must(t, 1)
+		tells(t, "a run with too many dead letters", r.stdout, "dead_letters.max is 4")
+	})
+
 	// A run whose state is in the pool is killed, and goes on; the pool's worker leaves it alone.
 	t.Run("State", func(t *testing.T) {
 		t.Parallel()
 		c, f := newCrew(t, e), newFleet(t, 2)
 		c.worker()
 		c.there(1)
-		yaml := job(t, "own", file, "own", f.addrs(), limited(8000))
+		yaml := job(t, "own", file, "own", f.addrs(), limited(5000))
 		run := []string{"run", yaml, "--state", "zookeeper", "--json"}
 		p := c.start(run...)
-		c.moved("own", 8000)
+		c.moved("own", 4000)
+		if n := f.rate(2 * time.Second); n < 2000 || n > 6000 {
+			t.Errorf("%.0f rows/s under a limit of 5000", n)
+		}
 		if r := c.drover(run...).must(t, 5); r.json.State != "running" {
 			t.Errorf("beside the first, a second says %+v", r.json)
 		}
@@ -324,7 +377,7 @@ func TestPoolCommands(t *testing.T) {
 		p.wait()
 		before := c.status("own").Written
 		p = c.start(run...)
-		c.moved("own", before+8000)
+		c.moved("own", before+4000)
 		p.signal(syscall.SIGTERM)
 		r := p.wait().must(t, 143)
 		if r.json.State != "stopped" || r.json.Written == 0 {

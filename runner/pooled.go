@@ -75,9 +75,22 @@ func Work(ctx context.Context, cfg Config, p Pooled) error {
 	if err := r.prepare(); err != nil {
 		return err
 	}
+	hear := r.hearDead(p.Store)
+	hear() // before the first of its own: an earlier process may have ended at the bound
 	var watch sync.WaitGroup
 	watching, stopWatching := context.WithCancel(r.ctx)
-	watch.Go(func() { r.watchDead(watching, p.Store) })
+	watch.Go(func() {
+		tick := time.NewTicker(hearEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				hear()
+			case <-watching.Done():
+				return
+			}
+		}
+	})
 	r.move()
 	stopWatching()
 	watch.Wait()
@@ -94,25 +107,18 @@ func Work(ctx context.Context, cfg Config, p Pooled) error {
 // hearEvery is how often a process asks how many letters the others have written.
 const hearEvery = 5 * time.Second
 
-// watchDead adds the others' dead letters to this process's, so that dead_letters.max is one number for all of them: a run goes
+// hearDead gives what adds the others' dead letters to this process's, so that dead_letters.max is one number for all of them: a run goes
 // over it by what dies within hearEvery, at most.
-func (r *run) watchDead(ctx context.Context, store checkpoints.Store) {
+func (r *run) hearDead(store checkpoints.Store) func() {
 	sums, can := store.(interface {
 		SumTotals(ctx context.Context) (checkpoints.Totals, error)
 	})
 	if !can || r.cfg.Job.DeadLetters.Max <= 0 { // with 0 the first one ends it
-		return
+		return func() {}
 	}
-	tick := time.NewTicker(hearEvery)
-	defer tick.Stop()
-	for {
-		if t, err := sums.SumTotals(ctx); err == nil {
+	return func() {
+		if t, err := sums.SumTotals(r.ctx); err == nil {
 			r.others.Store(max(0, t.Dead-r.saver.told()))
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
 		}
 	}
 }

@@ -28,11 +28,13 @@ import (
 // poolFlags say where the pool is, of every command that speaks with one.
 type poolFlags struct {
 	zookeeper string
+	jobFile   string
 	session   time.Duration
 }
 
 func (o *poolFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&o.zookeeper, "zookeeper", "", "the pool: HOST:PORT,…/NODE (default $DROVER_ZOOKEEPER)")
+	c.Flags().StringVar(&o.jobFile, "pool", "", "job file whose zookeeper section says where the pool is, with its TLS and auth")
 	c.Flags().DurationVar(&o.session, "session-timeout", 0, "of the ZooKeeper session to ask for (default $DROVER_ZOOKEEPER_SESSION_TIMEOUT, or 10s)")
 }
 
@@ -42,12 +44,23 @@ type poolAddress struct {
 	tls func() (*tls.Config, error)
 }
 
-// address finds out where the pool is: the flag goes first, then the environment, then the job file; f may be nil. ok is false when
+// address finds out where the pool is: the flags go first, then the environment, then the job file; f may be nil. ok is false when
 // none names one.
 func (o *poolFlags) address(f *jobfile.File) (a poolAddress, ok bool, err error) {
+	if o.jobFile != "" {
+		if o.zookeeper != "" {
+			return a, false, usageError{errors.New("--zookeeper and --pool both name a pool: give one of them")}
+		}
+		if f, err = jobfile.Load(o.jobFile); err != nil {
+			return a, false, usageError{err}
+		}
+		if f.Job().Pool == nil {
+			return a, false, usageError{fmt.Errorf("--pool %s: the file has no zookeeper section", o.jobFile)}
+		}
+	}
 	a.tls = f.PoolTLS
 	text, from := o.zookeeper, "--zookeeper"
-	if text == "" {
+	if text == "" && o.jobFile == "" {
 		text, from = os.Getenv("DROVER_ZOOKEEPER"), "DROVER_ZOOKEEPER"
 	}
 	switch {
