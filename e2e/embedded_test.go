@@ -25,6 +25,7 @@ import (
 // fleet is embedded gateways before one store: a small HBase that a test can break, and that tells what it saw.
 type fleet struct {
 	servers []*gateway.Server
+	close   func() // before the test's end, where each of many has a lot in memory
 
 	mu   sync.Mutex
 	seen map[string]int // row key to how often it was applied
@@ -49,12 +50,13 @@ func newFleet(t testing.TB, n int) *fleet {
 		})
 		f.servers = append(f.servers, s)
 	}
-	t.Cleanup(func() {
+	f.close = sync.OnceFunc(func() {
 		for _, s := range f.servers {
 			s.Close()
 		}
 		store.Close()
 	})
+	t.Cleanup(func() { f.close() })
 	return f
 }
 

@@ -72,26 +72,26 @@ func TestCutRepliesAndBusyRegions(t *testing.T) {
 	r := seed(t)
 	want := int64(scaled(1000, 60))
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 60_000, Seed: r.Uint64()})
-	f := newFleet(t, 3)
 	// A gateway that is cut at every call is dead for all it does, and a region that is too busy for ever takes no row: new rows
 	// have to pass between two cuts, and between two flushes that all calls are too busy for. drover slows down after each, so that
 	// few calls are left to meet the next: the flushes are all at a run's start.
 	const between, flush, flushed = 1500, 100 * time.Millisecond, 20_000
 	rounds, turn := 0, 0
-	for ; f.counts().Cut < want || f.counts().TooBusy < want; rounds++ {
+	var cut, busy int64 // of the rounds before
+	for ; cut < want || busy < want; rounds++ {
 		if rounds == 200 {
-			t.Fatalf("after %d runs only %+v", rounds, f.counts())
+			t.Fatalf("after %d runs only %d replies cut and %d too busy", rounds, cut, busy)
 		}
-		f.take()
+		f := newFleet(t, 3)
 		table, last, lastBusy := fmt.Sprintf("cut%d", rounds), 0, 0
 		p := start(t, "run", job(t, table, file, table, f.addrs()), "--json")
 		end := whileRunning(p, 10*time.Millisecond, func() {
-			if c := f.counts(); c.Cut < want && f.applied() >= last+between {
+			if c := f.counts(); cut+c.Cut < want && f.applied() >= last+between {
 				f.servers[turn%len(f.servers)].Faults().CutReply(1, r.IntN(24))
 				last = f.applied()
 				turn++
 			}
-			if c := f.counts(); c.TooBusy < want && f.applied() >= lastBusy+between && f.applied() < flushed {
+			if c := f.counts(); busy+c.TooBusy < want && f.applied() >= lastBusy+between && f.applied() < flushed {
 				lastBusy = f.applied()
 				for _, s := range f.servers {
 					s.Faults().TooBusyFor(nil, nil, flush)
@@ -104,9 +104,11 @@ func TestCutRepliesAndBusyRegions(t *testing.T) {
 			t.Errorf("%d dead letters", end.json.Dead)
 		}
 		f.equal(t, table, file, end.json.Timestamp, nil)
+		c := f.counts()
+		cut, busy = cut+c.Cut, busy+c.TooBusy
+		f.close()
 	}
-	c := f.counts()
-	t.Logf("%d replies cut, %d too busy, in %d runs", c.Cut, c.TooBusy, rounds)
+	t.Logf("%d replies cut, %d too busy, in %d runs", cut, busy, rounds)
 }
 
 // Rows that HBase refuses become exactly that many dead letters, whatever lies around them.
@@ -178,6 +180,7 @@ func TestRefusedRowsCostLittle(t *testing.T) {
 	}
 	run := func(name string, match func(key []byte) bool) float64 {
 		f := newFleet(t, 3)
+		defer f.close()
 		f.each(func(x *gateway.Faults) {
 			x.Observe(nil)
 			x.Throttle(10_000)
