@@ -38,6 +38,7 @@ var rooms = map[string][]string{
 	"cmd/drover":        {"*"},
 	"e2e":               {"*"},
 	"bench":             {"*"},
+	"deploy":            {"jobfile"},
 	"hbase/gatewaytest": {"hbase", "hbase/gateway"},
 
 	"deadletters/lettertable": {"deadletters", "hbase"},
