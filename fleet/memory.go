@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -100,14 +102,15 @@ func (m *memory) isHeld() bool {
 	return len(m.why) > 0
 }
 
-// alert says what holds, "" when nothing does.
+// alert says what holds, "" when nothing does. Of several reasons it is always the same one, the servers' or the term's before a
+// run's, so that who logs its changes logs it once.
 func (m *memory) alert() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, w := range m.why {
-		return w
+	if len(m.why) == 0 {
+		return ""
 	}
-	return ""
+	return m.why[slices.Max(slices.Collect(maps.Keys(m.why)))]
 }
 
 // hold holds everything because of what is found missing or in disorder.

@@ -52,6 +52,15 @@ func TestMemoryHoldsWhenZooKeeperGoesBack(t *testing.T) {
 		}
 	}
 	m := began()
+	m.sawTerm(node{}, termRecord{})
+	for n := range 20 { // of several reasons it tells one: a deleted tree wrote a line of log for each look
+		m.sawRun("/r", node{})
+		m.hold("/r/a/c/0", "/r/a/c/0 is gone")
+		if a := m.alert(); !strings.Contains(a, "tree in ZooKeeper was deleted") {
+			t.Fatalf("look %d tells %q", n, a)
+		}
+	}
+	m = began()
 	m.sawTerm(term(10, 6, ""))
 	if !m.sawRun("/r", node{exists: true, created: 50, version: 9}) || m.sawRun("/new", node{}) || m.isHeld() {
 		t.Errorf("held by what is new: %s", m.alert())
