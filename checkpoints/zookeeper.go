@@ -18,7 +18,8 @@ import (
 )
 
 // FencedError says that the right to some shards has gone to somebody else: nothing was written for them, and never will
-// be under that right. The other shards of the same save are written.
+// be under that right; only when an answer was lost on the way may it have been written just before the right went, and whoever
+// has it now went on from there. The other shards of the same save are written.
 type FencedError struct {
 	Shards []int // ascending
 }

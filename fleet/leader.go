@@ -1040,6 +1040,7 @@ func (l *leader) planned(now time.Duration, k runKey, p Planned, err error) {
 	publish := []op{
 		set(l.p.run(k.job, k.id), encode(rec), r.version),
 		set(l.p.job(k.job), encode(job), j.version),
+		l.same(r.key, attempt),
 	}
 	l.stage(ops, func(ok bool) {
 		if !ok {
@@ -1071,6 +1072,10 @@ func (l *leader) stage(ops []op, f func(ok bool)) {
 	})
 }
 
+// same is the condition that a run's node is the one that was read, beside that of its version: one that was deleted and put back
+// may have that version again, and its attempt has another name.
+func (l *leader) same(k runKey, attempt string) op { return check(l.p.attempt(k, attempt), 0) }
+
 // end changes a run's state, unless the run changed.
 func (l *leader) end(r *runState, s State, why string, books *Books) {
 	if r.busy || !r.known || r.record.State.final() {
@@ -1082,7 +1087,11 @@ func (l *leader) end(r *runState, s State, why string, books *Books) {
 		rec.Ended = l.wall().UTC()
 	}
 	r.busy = true
-	l.do([]op{set(l.p.run(r.key.job, r.key.id), encode(rec), r.version)}, 0, func(v verdict) {
+	ops := []op{set(l.p.run(r.key.job, r.key.id), encode(rec), r.version)}
+	if rec.Attempt != "" {
+		ops = append(ops, l.same(r.key, rec.Attempt))
+	}
+	l.do(ops, 0, func(v verdict) {
 		r.busy = false
 		if v.done {
 			r.record, r.version = rec, r.version+1
