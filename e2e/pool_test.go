@@ -435,3 +435,19 @@ func TestPoolLimitsARunBesideIt(t *testing.T) {
 		return nil
 	})
 }
+
+// A worker whose password is not the pool's is told so and ends, in place of trying for ever.
+func TestPoolOfAnotherPassword(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t, ensemble(t, 1))
+	c.start(append([]string{"DROVER_ZOOKEEPER_AUTH=digest:drover:right"}, c.env("worker", "--name", "w1")...)...)
+	soon(t, 20*time.Second, func() error {
+		r := drover(t, append([]string{"DROVER_ZOOKEEPER_AUTH=digest:drover:right"}, c.env("workers")...)...)
+		if r.code != 0 || !strings.Contains(r.stdout, "w1") {
+			return fmt.Errorf("workers: %s%s", r.stdout, r.stderr)
+		}
+		return nil
+	})
+	r := drover(t, append([]string{"DROVER_ZOOKEEPER_AUTH=digest:drover:wrong"}, c.env("worker", "--name", "w2")...)...).must(t, 1)
+	tells(t, "stderr", r.stderr, "no permission", "/workers/w2", "digest")
+}

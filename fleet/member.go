@@ -236,13 +236,17 @@ func found(ctx context.Context, zk *zookeeper.Client, p paths) error {
 }
 
 // Run works and leads as it comes until ctx ends. Then it lets go of its shards: what is in flight is waited for and saved, and
-// the leader told; for a session timeout at most, or as long as the runs take beyond that. It returns nil.
+// the leader told; for a session timeout at most, or as long as the runs take beyond that. Its error is that ZooKeeper does not let it
+// be part of the pool.
 func (m *Member) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := m.c.ZK.Wait(ctx); err != nil {
 			break
 		}
-		m.live(ctx, m.c.ZK.Session())
+		if err := m.live(ctx, m.c.ZK.Session()); err != nil {
+			m.works.Wait()
+			return fmt.Errorf("join the pool at %s: %w", m.c.Root, err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(beatGap(m.c.ZK.Session().Timeout) + time.Duration(mathrand.Int64N(int64(50*time.Millisecond)))):
@@ -252,8 +256,8 @@ func (m *Member) Run(ctx context.Context) error {
 	return nil
 }
 
-// live is one incarnation.
-func (m *Member) live(ctx context.Context, s zookeeper.Session) {
+// live is one incarnation. Its error is that it may not be part of the pool.
+func (m *Member) live(ctx context.Context, s zookeeper.Session) error {
 	id := m.c.Name + "-" + rand.Text()[:10]
 	p := &present{
 		m: m, id: id, session: s, zk: m.c.ZK.In(s), stops: map[int]func(){}, works: map[string]*work{}, changed: make(chan struct{}),
@@ -310,6 +314,7 @@ func (m *Member) live(ctx context.Context, s zookeeper.Session) {
 		})
 	}
 	p.end(ctx.Err() != nil)
+	return p.denied
 }
 
 // idle tells whether nothing is worked on.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -81,7 +82,8 @@ type worker struct {
 	memory  *memory
 
 	registered bool
-	dead       bool // its node went, or its order says that it was given up: a new incarnation is needed
+	denied     error // it may not be part of the pool
+	dead       bool  // its node went, or its order says that it was given up: a new incarnation is needed
 	order      orderRecord
 	fault      error // of the order
 	leases     map[shardKey]*lease
@@ -123,6 +125,8 @@ func (w *worker) start(now time.Duration) {
 			w.watch(w.p.order(w.id), w.ordered)
 		case errors.Is(v.err, zookeeper.ErrNoNode):
 			w.dead = true // the pool's root is gone: the member looks why
+		case errors.Is(v.err, zookeeper.ErrNoAuth):
+			w.dead, w.denied = true, fmt.Errorf("create %s: %w: it takes the digest that the pool was made with", w.p.worker(w.id), zookeeper.ErrNoAuth)
 		default:
 			w.start(w.now)
 		}

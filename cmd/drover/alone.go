@@ -58,7 +58,9 @@ func accompany(ctx context.Context, at poolAddress, w *worker, labels map[string
 		c.started = true
 		go func() {
 			defer close(c.done)
-			w.member.Run(running)
+			if err := w.member.Run(running); err != nil {
+				w.log.Error("it takes no part in the pool, and so gets no part of any limit: mend that and start again", "error", err)
+			}
 		}()
 	}
 	return c, nil
