@@ -4,7 +4,8 @@
 //
 // A document is one row in the packed form of package hbase; its cells are in HBase's order, the newest version of a column
 // first. A cursor is a row key as text (hbase.KeyText). What becomes a shard: a run of neighbouring rows, cut at region boundaries
-// and at keys that cheap key-only scans found, so that shards hold about the same number of rows.
+// and at keys that cheap key-only scans found, so that shards hold about the same number of rows. What is left of one can be cut
+// again in the same way while it is read.
 //
 // Rows come in pages, each of which asks a gateway that keeps nothing of it, so that the next page may come from another.
 // No page is believed because it came: its keys must ascend inside the range that was asked for, and it must start with the

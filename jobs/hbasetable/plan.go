@@ -52,11 +52,11 @@ func (s *Source) Plan(ctx context.Context, want int) (jobs.Layout, error) {
 	if len(regions) == 0 {
 		return jobs.Layout{}, fmt.Errorf("plan the copy of table %s: there is no such table: correct source.hbase.table, or the gateways", s.opts.Table)
 	}
-	segments, err := s.segments(ctx, s.pieces(regions), max(want, 1))
+	segments, err := s.segments(ctx, pieces(regions, s.opts.Start, s.opts.Stop), s.opts.Stop, max(want, 1), planCare(want))
 	if err != nil {
 		return jobs.Layout{}, fmt.Errorf("plan the copy of table %s: %w", s.opts.Table, err)
 	}
-	size, err := s.rowSize(ctx)
+	size, err := s.rowSize(ctx, s.opts.Start, s.opts.Stop)
 	if err != nil {
 		return jobs.Layout{}, fmt.Errorf("plan the copy of table %s: %w", s.opts.Table, err)
 	}
@@ -74,13 +74,12 @@ func (s *Source) Plan(ctx context.Context, want int) (jobs.Layout, error) {
 	return l, nil
 }
 
-// pieces cuts the source's range at the starts of regions: the keys where pieces begin, the first the range's own start. A
-// region that moves or splits meanwhile only makes a cut in another place.
-func (s *Source) pieces(regions []hbase.Region) [][]byte {
-	starts := [][]byte{s.opts.Start}
+// pieces cuts a range at the starts of regions: the keys where pieces begin, the first the range's own start. A region that
+// moves or splits meanwhile only makes a cut in another place.
+func pieces(regions []hbase.Region, start, stop []byte) [][]byte {
+	starts := [][]byte{start}
 	for _, r := range regions {
-		inside := bytes.Compare(r.Start, s.opts.Start) > 0 && (len(s.opts.Stop) == 0 || bytes.Compare(r.Start, s.opts.Stop) < 0)
-		if inside {
+		if within(r.Start, start, stop) {
 			starts = append(starts, r.Start)
 		}
 	}
@@ -88,14 +87,30 @@ func (s *Source) pieces(regions []hbase.Region) [][]byte {
 	return slices.CompactFunc(starts, bytes.Equal)
 }
 
-// segments looks into the pieces, and into the larger parts of them, until no part has much more than half of what one of
-// want shards would have.
-func (s *Source) segments(ctx context.Context, starts [][]byte, want int) ([]segment, error) {
+// within tells whether a key lies between two others and is neither.
+func within(key, start, stop []byte) bool {
+	return bytes.Compare(key, start) > 0 && (len(stop) == 0 || bytes.Compare(key, stop) < 0)
+}
+
+// care says how closely segments are looked into.
+type care struct {
+	least float64 // rows of a shard, whose half is not worth a look of its own
+	even  int     // probes at least, before estimates are believed
+	most  int     // probes at most
+}
+
+func planCare(want int) care {
+	return care{least: leastShard, even: max(evenProbes, 8*want), most: mostProbes}
+}
+
+// segments looks into the pieces, which end at end, and into the larger parts of them, until no part has much more than half
+// of what one of want shards would have.
+func (s *Source) segments(ctx context.Context, starts [][]byte, end []byte, want int, c care) ([]segment, error) {
 	stop := func(i int) []byte {
 		if i+1 < len(starts) {
 			return starts[i+1]
 		}
-		return s.opts.Stop
+		return end
 	}
 	var all []segment
 	if len(starts) > finestPieces {
@@ -111,7 +126,7 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, want int) ([]seg
 		}
 		all = append(all, g)
 	}
-	for n := range mostProbes {
+	for n := range c.most {
 		total, next := 0.0, -1
 		for i, g := range all {
 			total += g.estimate
@@ -122,9 +137,9 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, want int) ([]seg
 		if next < 0 {
 			break
 		}
-		if all[next].estimate <= max(total/float64(want), leastShard)/2 {
+		if all[next].estimate <= max(total/float64(want), c.least)/2 {
 			// An estimate is by the first rows of a segment only: before it is believed, all are looked into evenly.
-			if n >= max(evenProbes, 8*want) {
+			if n >= c.even {
 				break
 			}
 			for i, g := range all {
@@ -232,7 +247,12 @@ func (s *Source) halve(ctx context.Context, g *segment) (*segment, error) {
 		return nil, err
 	}
 	if up.rows == 0 {
-		g.last = middle
+		// Keys may end far below the middle, as binary times do below the next series: halving alone would need a probe for each bit.
+		last, err := s.last(ctx, g.seen, middle)
+		if err != nil {
+			return nil, err
+		}
+		g.last = last
 		g.guess()
 		return nil, nil
 	}
@@ -277,10 +297,10 @@ func (s *Source) shards(all []segment, want int, size float64) []jobs.Shard {
 	return out
 }
 
-// rowSize reads the first rows as they will be read, to say about how large one is, in bytes.
-func (s *Source) rowSize(ctx context.Context) (float64, error) {
+// rowSize reads the first rows of a range as they will be read, to say about how large one is, in bytes.
+func (s *Source) rowSize(ctx context.Context, start, stop []byte) (float64, error) {
 	page := hbase.Page{Limit: sizeBytes}
-	scan := s.scan(s.opts.Start, s.opts.Stop)
+	scan := s.scan(start, stop)
 	if err := s.fetch(ctx, &scan, sizeRows, &page); err != nil {
 		return 0, err
 	}

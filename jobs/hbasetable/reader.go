@@ -20,22 +20,29 @@ func (s *Source) Open(ctx context.Context, mem jobs.Memory, l jobs.Layout, sh jo
 	if err != nil {
 		return nil, err
 	}
-	if from != "" && from != sh.Start {
-		at, err := hbase.ParseKey(string(from))
-		if err != nil {
-			return nil, fmt.Errorf("open shard %d of %s: cursor: %w", sh.N, s.opts.Table, err)
-		}
-		if bytes.Compare(at, start) < 0 || len(stop) > 0 && bytes.Compare(at, stop) > 0 {
-			return nil, fmt.Errorf("open shard %d of %s: cursor %s is not inside [%s, %s): the checkpoint is of another plan",
-				sh.N, s.opts.Table, from, hbase.KeyText(start), hbase.KeyText(stop))
-		}
-		start = at
+	if start, err = cursor(from, start, stop); err != nil {
+		return nil, fmt.Errorf("open shard %d of %s: %w", sh.N, s.opts.Table, err)
 	}
 	w := &walker{s: s, mem: mem, shard: sh.N, scan: s.scan(start, stop), rows: firstRows}
 	if n := len(start) - 1; from != "" && n > 0 && start[n] == 0 {
 		w.anchor = start[:n:n] // the cursor is behind a row that was read before
 	}
 	return newReader(ctx, w), nil
+}
+
+// cursor is the key of a cursor in [start, stop], and start for "".
+func cursor(from jobs.Cursor, start, stop []byte) ([]byte, error) {
+	if from == "" {
+		return start, nil
+	}
+	at, err := hbase.ParseKey(string(from))
+	if err != nil {
+		return nil, fmt.Errorf("cursor: %w", err)
+	}
+	if bytes.Compare(at, start) < 0 || len(stop) > 0 && bytes.Compare(at, stop) > 0 {
+		return nil, fmt.Errorf("cursor %s is not inside [%s, %s): the checkpoint is of another plan", from, hbase.KeyText(start), hbase.KeyText(stop))
+	}
+	return at, nil
 }
 
 // walker reads a shard page by page.

@@ -6,10 +6,11 @@
 // collections in one stream.
 //
 // What becomes a shard: a plain .bson file is cut at document starts into several, found by a pass over the lengths; a
-// gzipped file is one, and an archive with all its collections is one. Cursors are decimal byte offsets, into the file or
-// into the stream inside it. A resumed stream is inflated and walked through up to its cursor, which must be a document's
-// start. A plain file is read from its cursor on: of one that is no document's start, it is noticed when the length there is
-// none, and relied on otherwise, as the file's identity and the checkpoint's checksum were compared before.
+// gzipped file is one, and an archive with all its collections is one. What is left of a shard of a plain file can be cut
+// again while it is read. Cursors are decimal byte offsets, into the file or into the stream inside it. A resumed stream is
+// inflated and walked through up to its cursor, which must be a document's start. A plain file is read from its cursor on: of
+// one that is no document's start, it is noticed when the length there is none, and relied on otherwise, as the file's
+// identity and the checkpoint's checksum were compared before.
 //
 // What is left out: collections that belong to the server (system.*, but not system.buckets.*, which are a time series'
 // documents as stored), metadata files, and every file of a folder that is not named .bson or .bson.gz.
@@ -102,7 +103,7 @@ func (s *Source) planFile(ctx context.Context, id *identity, x *file, want int, 
 	l.Collections = append(l.Collections, jobs.Collection{Database: x.Database, Name: x.Collection, Bytes: x.Size})
 	var at []int64
 	if x.Kind == plainKind {
-		if at, err = cuts(ctx, f, x.Size, want); err != nil {
+		if at, err = cuts(ctx, f, 0, x.Size, min(int64(want), x.Size/shardBytes)); err != nil {
 			return fmt.Errorf("plan %s: %w", s.path, err)
 		}
 	}
@@ -157,30 +158,20 @@ func (s *Source) Open(ctx context.Context, mem jobs.Memory, l jobs.Layout, sh jo
 
 // open takes f over unless it gives an error.
 func open(ctx context.Context, mem jobs.Memory, f *os.File, x *file, sh jobs.Shard, from jobs.Cursor) (*reader, error) {
-	start, err := offsetOf(sh.Start, 0)
-	if err != nil {
-		return nil, err
-	}
-	off, err := offsetOf(from, start)
-	if err != nil {
-		return nil, err
-	}
 	if x.Kind != plainKind {
+		off, err := offsetOf(from, 0)
+		if err != nil {
+			return nil, err
+		}
 		w, err := newWalker(f, x)
 		if err != nil {
 			return nil, err
 		}
 		return newReader(ctx, f.Name(), &stream{f: f, walk: w, mem: mem, from: off}), nil
 	}
-	end, err := offsetOf(sh.End, x.Size)
+	start, off, end, err := x.span(sh, from)
 	if err != nil {
 		return nil, err
-	}
-	if start > end || end > x.Size {
-		return nil, fmt.Errorf("the shard [%d, %d) is not inside %s of %d bytes: the plan is of another file", start, end, x.Path, x.Size)
-	}
-	if off < start || off > end {
-		return nil, fmt.Errorf("cursor %d is not inside the shard [%d, %d) of %s: the checkpoint is of another plan", off, start, end, x.Path)
 	}
 	if err := checkStart(f, x, &sh); err != nil {
 		return nil, err
@@ -193,4 +184,24 @@ func open(ctx context.Context, mem jobs.Memory, f *os.File, x *file, sh jobs.Sha
 		p.resumed = off
 	}
 	return newReader(ctx, f.Name(), p), nil
+}
+
+// span is the range of a shard of a plain file and where a cursor is in it, in bytes.
+func (x *file) span(sh jobs.Shard, from jobs.Cursor) (start, off, end int64, err error) {
+	if start, err = offsetOf(sh.Start, 0); err != nil {
+		return 0, 0, 0, err
+	}
+	if off, err = offsetOf(from, start); err != nil {
+		return 0, 0, 0, err
+	}
+	if end, err = offsetOf(sh.End, x.Size); err != nil {
+		return 0, 0, 0, err
+	}
+	if start > end || end > x.Size {
+		return 0, 0, 0, fmt.Errorf("the shard [%d, %d) is not inside %s of %d bytes: the plan is of another file", start, end, x.Path, x.Size)
+	}
+	if off < start || off > end {
+		return 0, 0, 0, fmt.Errorf("cursor %d is not inside the shard [%d, %d) of %s: the checkpoint is of another plan", off, start, end, x.Path)
+	}
+	return start, off, end, nil
 }

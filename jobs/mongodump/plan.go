@@ -12,47 +12,46 @@ const (
 	hopBytes   = 4 << 10  // reading this much at each start
 )
 
-// cuts gives the offsets at which to cut a .bson file of size bytes into at most want shards: document starts nearest to
-// equal byte splits, ascending, without 0 and size. They come from a pass over the lengths of all documents, as BSON has
-// nothing else to find a start by. Where the chain of lengths breaks the cuts end, and whoever reads the last shard meets
-// the break.
-func cuts(ctx context.Context, f *os.File, size int64, want int) ([]int64, error) {
-	n := min(int64(want), size/shardBytes)
+// cuts gives the offsets at which to cut [from, end) of a .bson file into at most n parts, where from is a document's start:
+// document starts nearest to equal byte splits, ascending, without from and end. They come from a pass over the lengths of
+// the documents up to the last cut, as BSON has nothing else to find a start by. Where the chain of lengths breaks the cuts
+// end, and whoever reads the last part meets the break.
+func cuts(ctx context.Context, f *os.File, from, end, n int64) ([]int64, error) {
 	var (
 		offsets []int64
-		last    int64
+		last    = from
 		split   = int64(1) // the equal split looked for next, of n-1
 		buf     = make([]byte, passBytes)
 		read    = passBytes
-		off     int64 // where a document starts
+		off     = from // where a document starts
 	)
-	for split < n && size-off >= 4 {
+	for split < n && end-off >= 4 {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		b := buf[:min(int64(read), size-off)]
+		b := buf[:min(int64(read), end-off)]
 		if err := readAt(f, b, off); err != nil {
 			return nil, err
 		}
 		docs, o := 0, 0
-		target := size / n * split
+		target := from + (end-from)/n*split
 		for o+4 <= len(b) {
 			l := lengthOf(b[o:])
-			if l < minDocBytes || l > maxDocBytes || int64(l) > size-off-int64(o) {
+			if lengthFault(l, end-off-int64(o)) != "" {
 				return offsets, nil
 			}
-			start, end := off+int64(o), off+int64(o+l)
-			for end >= target && split < n {
-				cut := end
-				if target-start < end-target {
+			start, next := off+int64(o), off+int64(o+l)
+			for next >= target && split < n {
+				cut := next
+				if target-start < next-target {
 					cut = start
 				}
-				if cut > last && cut < size {
+				if cut > last && cut < end {
 					offsets = append(offsets, cut)
 					last = cut
 				}
 				split++
-				target = size / n * split
+				target = from + (end-from)/n*split
 			}
 			o += l
 			docs++
