@@ -70,7 +70,7 @@ func TestGoodFiles(t *testing.T) {
 		{
 			file: "everything.yaml",
 			want: jobs.Job{
-				Name: "ships-2024.v1_a",
+				Name: "ships-2024.v1_a", Shards: 100_000,
 				Target: jobs.Target{
 					Table: "fleet:ships", Existing: jobs.Merge, Create: true, Regions: 100_000, Durability: hbase.SkipWAL,
 					Families: []hbase.Family{

@@ -21,7 +21,7 @@ import (
 // sections lists the keys of the format, by the path of the mapping they stand in.
 var sections = map[string][]string{
 	"": {
-		"name", "source", "target", "map", "limits", "gateways", "dead_letters", "zookeeper", "state", "priority", "weight", "schedule", "needs",
+		"name", "source", "shards", "target", "map", "limits", "gateways", "dead_letters", "zookeeper", "state", "priority", "weight", "schedule", "needs",
 	},
 	"source":          {"mongodump", "hbase"},
 	"target":          {"table", "existing", "create", "regions", "families", "durability"},
@@ -55,6 +55,7 @@ var sourcesOfGateways = []string{"static", "file", "dns", "zookeeper", "embedded
 
 const (
 	maxRegions     = 100_000
+	maxShards      = 100_000 // of each collection; a checkpoint and the pool's nodes hold all of them
 	maxConnections = 256
 	maxGateways    = 1000
 	defaultOutage  = 30 * time.Minute // long enough for a cluster's restart, short enough for a night's job to report by morning
@@ -90,6 +91,10 @@ func (d *decoder) root(v value) {
 	}
 	if f, ok := d.require(o, "source", "where documents come from: {mongodump: PATH} or {hbase: {table: NAME}}"); ok {
 		job.Source = d.source(f)
+	}
+	if f, ok := o.fields["shards"]; ok {
+		n, _ := d.whole(f, 1, maxShards)
+		job.Shards = int(n)
 	}
 	if f, ok := d.require(o, "target", "the table to write to: {table: NAME}"); ok {
 		d.target(f)

@@ -262,6 +262,7 @@ func (p Priority) Class() int {
 type Job struct {
 	Name        string
 	Source      Source
+	Shards      int // into how many each collection that can be cut is cut; 0 is by how many are moved at once
 	Mapping     Mapping
 	Target      Target
 	Limits      Limits

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -138,7 +139,7 @@ func (r *run) planAnew(fp Fingerprint) error {
 // makePlan cuts the source, samples it and names the tables, without asking HBase. The timestamp is above after.
 func (r *run) makePlan(fp Fingerprint, now time.Time, after int64) (*Plan, error) {
 	ts := max(now.UnixMilli(), after+1)
-	layout, err := r.cfg.Job.Source.Plan(r.ctx, r.cfg.Shards*8)
+	layout, err := r.cfg.Job.Source.Plan(r.ctx, cmp.Or(r.cfg.Job.Shards, r.cfg.Shards*8))
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -41,7 +42,7 @@ func Look(ctx context.Context, cfg Config, rows int) (Preview, error) {
 		return p, err
 	}
 	cfg.Job = r.cfg.Job
-	if p.Layout, err = cfg.Job.Source.Plan(ctx, 16); err != nil {
+	if p.Layout, err = cfg.Job.Source.Plan(ctx, cmp.Or(cfg.Job.Shards, 16)); err != nil {
 		return p, err
 	}
 	plans, err := tables(cfg.Job.Target.Table, p.Layout.Collections)
