@@ -27,7 +27,7 @@ check: ## vet, staticcheck, gofumpt, layering
 
 test: ## everything, at reduced counts: unit, embedded, and real HBase, gateways and ZooKeeper from Maven
 	go test -timeout 10m $$(go list ./... | grep -v /e2e$$)
-	go test -timeout 20m -count=1 -parallel 4 ./e2e
+	go test -timeout 40m -count=1 -parallel 4 ./e2e
 
 prove: ## everything at full counts; writes docs/proof.md
 	go run ./e2e/prove

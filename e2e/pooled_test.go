@@ -285,7 +285,7 @@ func TestRunnersShareShards(t *testing.T) {
 	}
 	f.equal(t, "shared", file, plan.Timestamp, nil)
 	t.Logf("%d shards taken away, %d asked back, %d times unsure, %d cuts, %d saves refused, %d shards in the end", p.stolen, p.asked, p.unsure, p.cut, p.fenced, len(all))
-	if p.stolen == 0 || p.asked == 0 || p.unsure == 0 {
+	if p.stolen == 0 || p.asked == 0 || p.unsure == 0 || p.cut == 0 {
 		t.Error("nothing happened")
 	}
 }
