@@ -161,6 +161,22 @@ func TestPoolCommands(t *testing.T) {
 	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: docs, Seed: 7})
 	limited := func(rows int) string { return fmt.Sprintf("limits: {rows: %d}", rows) }
 
+	// The plan comes with the job: whoever leads plans nothing, and so says nothing of the source that is not there any more.
+	t.Run("Plan", func(t *testing.T) {
+		t.Parallel()
+		c, f := newCrew(t, e), newFleet(t, 1)
+		c.worker()
+		c.there(1)
+		own := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 2000, Seed: 9})
+		yaml := job(t, "planned", own, "planned", f.addrs())
+		must(t, os.Rename(own, own+".away"))
+		tells(t, "stderr", c.drover("submit", yaml, "--plan").must(t, 1).stderr, "no such file")
+		must(t, os.Rename(own+".away", own))
+		b := c.drover("submit", yaml, "--plan", "--wait", "--json").must(t, 0).json
+		b.close(t)
+		f.equal(t, "planned", own, b.Timestamp, nil)
+	})
+
 	// Three workers move a job that a fourth process waits for; one is killed and one told to end in mid-run.
 	t.Run("Submit", func(t *testing.T) {
 		t.Parallel()

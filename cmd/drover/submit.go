@@ -30,7 +30,7 @@ import (
 func submitCommand() *cobra.Command {
 	var pool poolFlags
 	var o struct {
-		wait, json, fresh, quiet bool
+		wait, json, fresh, quiet, plan bool
 		request                  string
 	}
 	c := &cobra.Command{
@@ -44,6 +44,8 @@ run that failed goes on with drover resume, once its cause is mended; a new one 
 
 With --wait the command shows the run as drover run does, and ends as it does: the same books, with --json the same object, and the
 same exit codes. A signal ends the waiting, not the run: drover cancel does that.
+
+The leader plans whatever its labels are. Where it may not see the source, --plan plans here, and gives the plan with the job.
 
 --request names the run. Repeating it submits nothing again, so a caller that got no answer can ask once more.`,
 		Example: `  drover submit job.yaml --zookeeper zk1:2181,zk2:2181,zk3:2181/drover/main --wait --json`,
@@ -63,6 +65,9 @@ same exit codes. A signal ends the waiting, not the run: drover cancel does that
 			if o.wait && f.Schedule() != nil {
 				return usageError{fmt.Errorf("submit --wait: %s has a schedule, and each of its runs starts at a time of its own: leave out --wait", f.Job().Name)}
 			}
+			if o.plan && f.Schedule() != nil {
+				return usageError{fmt.Errorf("submit --plan: %s has a schedule, and each of its runs has a plan of its own: leave out --plan", f.Job().Name)}
+			}
 			at, err := pool.need(f)
 			if err != nil {
 				return err
@@ -73,6 +78,11 @@ same exit codes. A signal ends the waiting, not the run: drover cancel does that
 			}
 			defer closer()
 			job := f.Job().Name
+			if o.plan {
+				if s.Plan, err = planHere(ctx, f); err != nil {
+					return err
+				}
+			}
 			run, err := submit(ctx, p, job, o.request, specOf(s, f), o.fresh)
 			if busy, ok := errors.AsType[*fleet.BusyError](err); ok {
 				return refused(ctx, p, at, busy, o.json)
@@ -97,6 +107,7 @@ same exit codes. A signal ends the waiting, not the run: drover cancel does that
 	}
 	pool.add(c)
 	f := c.Flags()
+	f.BoolVar(&o.plan, "plan", false, "plan on this host, for a leader that does not see the source")
 	f.BoolVar(&o.wait, "wait", false, "wait for the run's end, and end as drover run does")
 	f.BoolVar(&o.json, "json", false, "print one JSON object: with --wait the books at the end")
 	f.BoolVar(&o.fresh, "fresh", false, "cancel the job's last run, if it is not over, and start a new one")
@@ -405,6 +416,20 @@ func booksOf(info fleet.RunInfo, plan *runner.Plan) runner.Result {
 		res.Tables = append(res.Tables, runner.TableBooks{Table: name, Counts: info.Tables[name]})
 	}
 	return res
+}
+
+// planHere plans a job for whoever leads, which gives it the timestamp.
+func planHere(ctx context.Context, f *jobfile.File) ([]byte, error) {
+	cfg := runner.Config{Job: f.Job(), Budgets: budgetDir(), Log: logger(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))}
+	_, text, err := makePlan(ctx, f, cfg, 0)
+	if err != nil {
+		return nil, err
+	}
+	packed := pack(text)
+	if len(packed) >= maxPlan {
+		return nil, &runner.RefusedError{Reason: fmt.Sprintf("the plan of %s takes %d bytes, more than goes with a job (%d): set fewer shards, or leave out --plan", f.Job().Name, len(packed), maxPlan)}
+	}
+	return packed, nil
 }
 
 // pack makes a plan small enough for a node, unpack gives it back.
