@@ -31,7 +31,7 @@ func submitCommand() *cobra.Command {
 	var pool poolFlags
 	var o struct {
 		wait, json, fresh, quiet, plan bool
-		request                  string
+		request                        string
 	}
 	c := &cobra.Command{
 		Use:   "submit JOB.yaml",
