@@ -16,6 +16,10 @@ import (
 const (
 	saveEvery = 2 * time.Second
 	saveBytes = 64 << 20
+	// saveFirst is how soon the first watermark of a shard that was taken is saved where other processes share the run: it shows that the
+	// shard is in good hands, and whoever has to take it next begins behind what may have been done twice. The wait lets shards
+	// that came together be saved together.
+	saveFirst = 100 * time.Millisecond
 )
 
 // saver makes watermarks durable, for all shards of the process together: one write serves them all.
@@ -32,17 +36,19 @@ type saver struct {
 	pending map[int]checkpoints.Checkpoint
 	latest  map[int]checkpoints.Checkpoint // what was offered last, for progress
 	saved   map[int]checkpoints.Checkpoint // what is durable; of shared stores only
+	fresh   map[int]bool                   // taken, and nothing offered yet; of shared stores only
 	bytes   int64
 	dead    int64 // that the store was told of
 
 	kick   chan struct{}
+	first  chan struct{} // a fresh shard has something to save
 	saving sync.Mutex
 }
 
 func newSaver(store checkpoints.Store, loaded map[int]checkpoints.Checkpoint) *saver {
 	return &saver{
 		store: store, pending: map[int]checkpoints.Checkpoint{}, latest: maps.Clone(loaded), saved: map[int]checkpoints.Checkpoint{},
-		kick: make(chan struct{}, 1),
+		fresh: map[int]bool{}, kick: make(chan struct{}, 1), first: make(chan struct{}, 1),
 	}
 }
 
@@ -52,13 +58,21 @@ func (s *saver) offer(c checkpoints.Checkpoint, bytes int64) {
 	s.pending[c.Shard] = c
 	s.latest[c.Shard] = c
 	s.bytes += bytes
-	due := s.bytes >= saveBytes
+	due, first := s.bytes >= saveBytes, s.fresh[c.Shard]
+	delete(s.fresh, c.Shard)
 	s.mu.Unlock()
 	if due {
-		select {
-		case s.kick <- struct{}{}:
-		default:
-		}
+		poke(s.kick)
+	}
+	if first {
+		poke(s.first)
+	}
+}
+
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -68,6 +82,7 @@ func (s *saver) take(c checkpoints.Checkpoint) {
 	defer s.mu.Unlock()
 	delete(s.pending, c.Shard)
 	s.saved[c.Shard], s.latest[c.Shard] = c, c
+	s.fresh[c.Shard] = true
 }
 
 // leave ends with a shard: what was offered and not saved is forgotten. It gives what is durable of it.
@@ -75,6 +90,7 @@ func (s *saver) leave(shard int) checkpoints.Checkpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pending, shard)
+	delete(s.fresh, shard)
 	c := s.saved[shard]
 	delete(s.saved, shard)
 	s.latest[shard] = c // whoever goes on with it goes on from there
@@ -162,6 +178,13 @@ func (s *saver) loop(ctx context.Context, fail func(error)) {
 		select {
 		case <-tick.C:
 		case <-s.kick:
+		case <-s.first:
+			select {
+			case <-time.After(saveFirst):
+			case <-s.kick:
+			case <-ctx.Done():
+				return
+			}
 		case <-ctx.Done():
 			return
 		}

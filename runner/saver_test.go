@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"drover/checkpoints"
 )
@@ -51,5 +52,43 @@ func TestSaveUnderWayOutlivesTheLoop(t *testing.T) {
 		if len(store.saved) != 1 || store.saved[0].Shard != 3 {
 			t.Fatalf("saved %v", store.saved)
 		}
+	})
+}
+
+// Of a shard that was taken from another process something is saved soon, once: what was done of it since the other's last save is
+// then done a second time, and not a third.
+func TestFirstWatermarkOfATakenShardIsSavedSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowStore{begun: make(chan struct{}, 10), let: make(chan struct{})}
+		close(store.let)
+		s := newSaver(store, nil)
+		s.shared = true
+		s.latest = map[int]checkpoints.Checkpoint{}
+		s.mon, s.letters, s.totals = &Monitor{}, func() error { return nil }, func() checkpoints.Totals { return checkpoints.Totals{} }
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			s.loop(ctx, func(err error) { t.Errorf("the loop failed: %v", err) })
+			close(ended)
+		}()
+		s.take(checkpoints.Checkpoint{Shard: 1, Cursor: "a"})
+		s.take(checkpoints.Checkpoint{Shard: 2, Cursor: "a"})
+		s.offer(checkpoints.Checkpoint{Shard: 1, Cursor: "b"}, 1)
+		s.offer(checkpoints.Checkpoint{Shard: 2, Cursor: "b"}, 1)
+		time.Sleep(saveFirst + time.Millisecond)
+		if len(store.saved) != 2 || len(store.begun) != 1 {
+			t.Errorf("%v later %d saves had %v, want one of both shards", saveFirst, len(store.begun), store.saved)
+		}
+		s.offer(checkpoints.Checkpoint{Shard: 1, Cursor: "c"}, 1)
+		time.Sleep(2 * saveFirst)
+		if len(store.begun) != 1 {
+			t.Error("what came behind the first was saved before its time")
+		}
+		time.Sleep(saveEvery)
+		if len(store.saved) != 3 {
+			t.Errorf("saved %v, want what came behind the first too", store.saved)
+		}
+		stop()
+		<-ended
 	})
 }

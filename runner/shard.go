@@ -403,6 +403,11 @@ func (s *shard) saturated() bool {
 func (s *shard) room(l *lane, g *group) bool {
 	window := l.ramped(s.run.window())
 	per := window
+	if s.run.shared && s.limitNanos >= 4*s.callNanos {
+		// Nothing landed yet, or the limit alone is waited for: more would only lie in the queue for the worker's part of it, before the
+		// first of a shard that was just taken over.
+		window = min(window, len(l.groups)+1)
+	}
 	if n := len(l.groups); n > 1 {
 		per = max(2, 2*window/(n+1))
 	}
