@@ -27,7 +27,7 @@ type Pool struct {
 }
 
 // ErrNoPool says that there is no pool at a root.
-var ErrNoPool = errors.New("no worker was ever started there: check zookeeper.path, or start drover worker")
+var ErrNoPool = errors.New("no worker was ever started there, or the pool's nodes were deleted: check zookeeper.path, then start drover worker or use drover restore")
 
 // ErrNoRun says that a pool has no such job, or the job no such run.
 var ErrNoRun = errors.New("there is no such job or run: drover jobs lists them")
@@ -414,6 +414,9 @@ func (c Pool) Workers(ctx context.Context) ([]WorkerInfo, error) {
 			return err
 		}
 		w.Name, w.Version, w.Labels, w.Capacity = b.Name, b.Version, b.Labels, b.Capacity
+		if b.Held != "" {
+			w.Fault = "held: " + b.Held
+		}
 		w.Draining = b.Draining || slices.Contains(drained, b.Name) || slices.Contains(drained, ids[i])
 		o, _, err := get[orderRecord](ctx, c, p.order(ids[i]))
 		if err != nil && !errors.Is(err, zookeeper.ErrNoNode) {

@@ -74,6 +74,7 @@ type beatRecord struct {
 	Let    []let           `json:"let,omitempty"` // shards of its order that it will not work on any more
 	Asked  []asked         `json:"asked,omitempty"`
 	Wants  []want          `json:"wants,omitempty"`
+	Held   string          `json:"held,omitempty"`  // why it holds everything, for people
 	Stats  json.RawMessage `json:"stats,omitempty"` // for people
 }
 

@@ -137,6 +137,7 @@ func (w *worker) start(now time.Duration) {
 func (w *worker) beat() beatRecord {
 	b := w.self
 	b.Seen = w.order.Rev
+	b.Held = w.memory.alert()
 	b.Let, b.Grants, b.Asked = nil, nil, nil
 	for _, g := range w.order.Grants {
 		b.Grants = append(b.Grants, seen{g.budget, share.Newest(g.List).ID})
