@@ -41,7 +41,9 @@ type Config struct {
 
 	// Clock goes on while the host sleeps; nil is the host's own.
 	Clock func() time.Duration
-	Log   *slog.Logger
+	// Wall is the time of day, by which schedules go; nil is the host's own.
+	Wall func() time.Time
+	Log  *slog.Logger
 }
 
 // Run is a run as a worker gets it.
@@ -196,6 +198,9 @@ func Join(ctx context.Context, c Config) (*Member, error) {
 	if c.Clock == nil {
 		c.Clock = bootClock
 	}
+	if c.Wall == nil {
+		c.Wall = time.Now
+	}
 	if c.Name == "" || strings.ContainsAny(c.Name, "/\x00") {
 		return nil, fmt.Errorf("join the pool: %q is no name for a worker: give it one without /", c.Name)
 	}
@@ -268,7 +273,7 @@ func (m *Member) live(ctx context.Context, s zookeeper.Session) error {
 	self := beatRecord{Name: m.c.Name, Version: m.c.Version, Labels: m.c.Labels, Capacity: m.c.Capacity}
 	p.incarnation = newIncarnation(paths(m.c.Root), id, s.Timeout, self, m.memory, rand.Text, mathrand.New(mathrand.NewPCG(mathrand.Uint64(), mathrand.Uint64())))
 	p.leads = m.c.Plan != nil
-	p.wall = time.Now
+	p.wall = m.c.Wall
 
 	lost := make(chan struct{})
 	var once sync.Once

@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -61,12 +62,18 @@ A second one ends it at once. drover drain does the same from afar, without endi
 			if o.capacity < 0 {
 				return usageError{fmt.Errorf("--capacity %d: want a number of shards from 0", o.capacity)}
 			}
+			wall, err := wallClock(os.Getenv("DROVER_CLOCK"))
+			if err != nil {
+				return usageError{err}
+			}
 			at, err := pool.need(nil)
 			if err != nil {
 				return err
 			}
 			log := logger(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
-			w := &worker{name: o.name, state: stateDir(o.state), capacity: o.capacity, memory: o.memory << 20, log: log, runs: map[string]*underway{}}
+			w := &worker{
+				name: o.name, state: stateDir(o.state), capacity: o.capacity, memory: o.memory << 20, wall: wall, log: log, runs: map[string]*underway{},
+			}
 			return w.serve(at, labels, !o.follow, o.status)
 		}),
 	}
@@ -84,6 +91,21 @@ A second one ends it at once. drover drain does the same from afar, without endi
 
 func defaultCapacity() int { return max(2, runtime.GOMAXPROCS(0)) }
 
+// wallClock is the time of day by which a worker that leads fires schedules, for tests: text is a moment and how many times as fast as others
+// this clock goes from there. Nothing else goes by it.
+func wallClock(text string) (func() time.Time, error) {
+	if text == "" {
+		return time.Now, nil
+	}
+	moment, factor, _ := strings.Cut(text, ",")
+	from, err := time.Parse(time.RFC3339, moment)
+	times, err2 := strconv.Atoi(factor)
+	if err != nil || err2 != nil || times < 1 {
+		return nil, fmt.Errorf("DROVER_CLOCK %q: want a moment and a factor, such as 2026-01-02T15:04:05Z,60", text)
+	}
+	return func() time.Time { return from.Add(time.Since(from) * time.Duration(times)) }, nil
+}
+
 func parseLabels(list []string) (map[string]string, error) {
 	labels := map[string]string{}
 	for _, l := range list {
@@ -100,6 +122,7 @@ func parseLabels(list []string) (map[string]string, error) {
 type worker struct {
 	name, state      string
 	capacity, memory int
+	wall             func() time.Time // nil is the host's
 	member           *fleet.Member
 	log              *slog.Logger
 	quiet            bool    // shards come and go unsaid
@@ -165,7 +188,7 @@ func (w *worker) run(ctx context.Context, at poolAddress, zk *zookeeper.Client, 
 // join makes the member. Run it then.
 func (w *worker) join(ctx context.Context, at poolAddress, zk *zookeeper.Client, labels map[string]string, leads bool) (err error) {
 	c := fleet.Config{
-		ZK: zk, Root: at.Path, Name: w.name, Version: version, Labels: labels, Capacity: w.capacity, Work: w.work, Log: w.log,
+		ZK: zk, Root: at.Path, Name: w.name, Version: version, Labels: labels, Capacity: w.capacity, Work: w.work, Wall: w.wall, Log: w.log,
 	}
 	if leads {
 		c.Plan = w.plan
