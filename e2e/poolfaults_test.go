@@ -236,8 +236,9 @@ func TestPoolUnderChaos(t *testing.T) {
 	longest := time.Duration(scaled(5, 3)) * time.Second
 	x := newTarget(t, "chaos")
 	s := newSquad(t, 6, 40)
-	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: docs, Seed: rnd.Uint64()})
-	waits, run := s.submitted(job(t, "chaos", file, x.table, x.list, fmt.Sprintf("limits: {rows: %d}", limit)), "chaos")
+	// Shards have 8 MiB at least: documents of this size make 200 of a million, and 14 of the reduced count.
+	file := dump(t, dumpgen.Options{Profile: dumpgen.KB, AvgBytes: scaled(1750, 2000), Docs: docs, Seed: rnd.Uint64()})
+	waits, run := s.submitted(job(t, "chaos", file, x.table, x.list, fmt.Sprintf("limits: {rows: %d}\nshards: 200", limit)), "chaos")
 	_, shards := s.attempt("chaos", run)
 	began := time.Now()
 
@@ -303,6 +304,9 @@ func TestPoolUnderChaos(t *testing.T) {
 	}
 	t.Logf("%d rows in %d shards (%d in the end) at %d rows/s: %d kills (%d of leaders) and %d stops in %.0f s, done after %.0f s%s",
 		docs, shards, b.Shards, limit, killed, leaders, paused, chaos.Seconds(), took.Seconds(), more)
+	if shards < 12 {
+		t.Errorf("%d shards are too few for six workers", shards)
+	}
 	if killed < kills || leaders < kills/5 || paused < stops {
 		t.Errorf("too few faults: want %d kills, %d of leaders, and %d stops", kills, kills/5, stops)
 	}

@@ -90,16 +90,3 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
-
-// What holds is told once, not in turn with all else that does.
-func TestAlertIsSteady(t *testing.T) {
-	m := newMemory()
-	for _, what := range []string{"term", "/a", "/b", "zxid"} {
-		m.hold(what, what+" is wrong")
-	}
-	for range 50 {
-		if a := m.alert(); a != "/a is wrong" {
-			t.Fatalf("the alert is %q", a)
-		}
-	}
-}
