@@ -4,14 +4,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"drover/checkpoints"
 	"drover/e2e/check"
+	"drover/e2e/proxy"
 	"drover/e2e/stack"
 	pool "drover/fleet"
 	"drover/fleet/tick"
@@ -593,4 +597,162 @@ func TestPoolScheduleUnderKills(t *testing.T) {
 		t.Errorf("%d kills and %d runs show too little", kills, len(fired))
 	}
 	t.Logf("%d instants under %d kills of the leader: %v, %d runs", len(names), kills, outcomes, len(runs))
+}
+
+// ports lists the local ports of a process's connections, which tell its calls from others'.
+func ports(t *testing.T, pid int) map[int]bool {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d", pid)
+	fds, err := os.ReadDir(dir + "/fd")
+	must(t, err)
+	mine := map[string]bool{}
+	for _, fd := range fds {
+		if to, err := os.Readlink(dir + "/fd/" + fd.Name()); err == nil {
+			if inode, ok := strings.CutPrefix(to, "socket:["); ok {
+				mine[strings.TrimSuffix(inode, "]")] = true
+			}
+		}
+	}
+	text, err := os.ReadFile(dir + "/net/tcp")
+	must(t, err)
+	list := map[int]bool{}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 9 && mine[f[9]] {
+			var port int
+			if _, port16, ok := strings.Cut(f[1], ":"); ok {
+				fmt.Sscanf(port16, "%x", &port)
+			}
+			list[port] = true
+		}
+	}
+	return list
+}
+
+// A worker that was stopped for longer than its session, and whose shards others have, puts nothing more when it goes on: its last
+// attempt, as the gateways see it, comes within a tenth of a second. It is drained meanwhile, so that it is given nothing new.
+func TestPoolZombieStops(t *testing.T) {
+	rnd := seed(t)
+	rounds := scaled(34, 3)
+	const limit, each = 2000, 3 // of six workers at a time
+	f := newFleet(t, 3)
+	type attempt struct {
+		port int
+		at   time.Time
+	}
+	var mu sync.Mutex
+	var attempts []attempt
+	addrs := make([]string, len(f.servers))
+	for i, server := range f.servers {
+		p, err := proxy.Start(server.Addr())
+		must(t, err)
+		t.Cleanup(func() { must(t, p.Close()) })
+		p.OnCall(func(port int, c proxy.Call) {
+			if c.Rows > 0 {
+				mu.Lock()
+				defer mu.Unlock()
+				attempts = append(attempts, attempt{port, time.Now()})
+			}
+		})
+		addrs[i] = p.Addr()
+	}
+	s := newSquad(t, 6, 8)
+	file := dump(t, dumpgen.Options{Profile: dumpgen.KB, AvgBytes: 1500, Docs: int64(limit * scaled(400, 60)), Seed: rnd.Uint64()})
+	waits, _ := s.submitted(job(t, "zombie", file, "zombie", `["`+strings.Join(addrs, `", "`)+`"]`, fmt.Sprintf("limits: {rows: %d}", limit)), "zombie")
+	var last []time.Duration
+	stopped, tried := 0, 0
+	for range rounds {
+		s.allBusy()
+		names := s.names()
+		rnd.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+		names = names[:each]
+		of := map[string]map[int]bool{}
+		mu.Lock()
+		attempts = nil
+		mu.Unlock()
+		time.Sleep(500 * time.Millisecond)
+		for _, name := range names {
+			s.workers[name].signal(syscall.SIGSTOP)
+			of[name] = ports(t, s.workers[name].cmd.Process.Pid)
+		}
+		for _, name := range names {
+			s.drover("drain", name).must(t, 0)
+		}
+		s.left(6 - each)
+		mu.Lock()
+		before := attempts
+		attempts = nil
+		mu.Unlock()
+		for _, name := range names {
+			if slices.ContainsFunc(before, func(a attempt) bool { return of[name][a.port] }) {
+				stopped++
+			} else {
+				delete(of, name) // it was at nothing when it was stopped
+			}
+		}
+		cont := map[string]time.Time{}
+		for _, name := range names {
+			cont[name] = time.Now()
+			s.workers[name].signal(syscall.SIGCONT)
+		}
+		for range 20 {
+			time.Sleep(50 * time.Millisecond)
+			for name := range of {
+				maps.Copy(of[name], ports(t, s.workers[name].cmd.Process.Pid))
+			}
+		}
+		mu.Lock()
+		for name, mine := range of {
+			took := time.Duration(0)
+			for _, a := range attempts {
+				if mine[a.port] {
+					took = max(took, a.at.Sub(cont[name]))
+				}
+			}
+			if took > 0 {
+				tried++
+			}
+			last = append(last, took)
+		}
+		mu.Unlock()
+		for _, name := range names {
+			s.drover("undrain", name).must(t, 0)
+		}
+	}
+	if b := s.status("zombie"); b.State != "running" {
+		t.Errorf("the run is %s: it should have lasted", b.State)
+	}
+	s.drover("cancel", "zombie").must(t, 0)
+	waits.wait().must(t, 6)
+	t.Logf("%d workers were stopped at work for longer than their sessions; %d tried to put afterwards; from SIGCONT to the last attempt: p99 %v, most %v",
+		stopped, tried, percentile(last, 0.99), percentile(last, 1))
+	if stopped < rounds {
+		t.Errorf("%d workers were at work when they were stopped: too few", stopped)
+	}
+	if m := percentile(last, 0.99); m > 100*time.Millisecond {
+		t.Errorf("the slowest of a hundred zombies put for %v", m)
+	}
+}
+
+// allBusy waits until all workers have shards, left until only so many are there.
+func (s *squad) allBusy() {
+	s.t.Helper()
+	s.workersAre(func(list []pool.WorkerInfo) bool {
+		return len(list) == len(s.workers) && !slices.ContainsFunc(list, func(w pool.WorkerInfo) bool { return w.Shards == 0 })
+	})
+}
+
+func (s *squad) left(n int) {
+	s.t.Helper()
+	s.workersAre(func(list []pool.WorkerInfo) bool { return len(list) == n })
+}
+
+func (s *squad) workersAre(f func([]pool.WorkerInfo) bool) {
+	s.t.Helper()
+	soon(s.t, 30*time.Second, func() error {
+		list, err := s.pool.Workers(s.t.Context())
+		if err != nil || !f(list) {
+			return fmt.Errorf("the workers are %+v: %w", list, err)
+		}
+		return nil
+	})
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/binary"
+	"net"
 	"time"
 )
 
@@ -64,6 +65,13 @@ func (p *Proxy) OnAcknowledged(f func(Call)) {
 	p.acknowledged = f
 }
 
+// OnCall has f called with every call that a client begins, as it comes, and with the port that it comes from. f must not call the proxy.
+func (p *Proxy) OnCall(f func(port int, c Call)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.began = f
+}
+
 // catchUp is how much of what a throttle did not use, because timers are late, may be used afterwards.
 const catchUp = 50 * time.Millisecond
 
@@ -84,8 +92,11 @@ func (p *Proxy) begin(l *link, data []byte) bool {
 	if c.Rows > 0 {
 		p.counts.Puts++
 	}
-	perSecond := p.rowRate
+	perSecond, f := p.rowRate, p.began
 	p.mu.Unlock()
+	if f != nil {
+		f(l.client.RemoteAddr().(*net.TCPAddr).Port, c)
+	}
 	if c.Rows > 0 && perSecond > 0 && !p.take(l, time.Duration(c.Rows)*time.Second/time.Duration(perSecond)) {
 		return false
 	}

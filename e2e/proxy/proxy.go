@@ -68,6 +68,7 @@ type Proxy struct {
 	garble       bool
 	truncate     int // bytes of each answer that pass; 0 is all
 	acknowledged func(Call)
+	began        func(port int, c Call)
 
 	turn chan struct{} // holds one: the call that a row throttle works on
 	free time.Time     // when it is done with it; of whoever has the turn
