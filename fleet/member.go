@@ -57,6 +57,10 @@ type Run struct {
 	// Store keeps the checkpoints of this worker's leases, and of no others: it refuses a shard from when its Lease.Done was
 	// called, or the session lost.
 	Store checkpoints.Store
+
+	// SaveEvery is how far apart this worker's saves are to be at present, so that all workers together write ZooKeeper no more
+	// than it bears, however many they are. The end of a shard need not wait for it.
+	SaveEvery func() time.Duration
 }
 
 // Leases hands out the right to work on shards of one run.
@@ -780,7 +784,34 @@ func (w *work) run(ctx context.Context, k runKey, rec runRecord) error {
 	store := checkpoints.OpenZooKeeper(p.zk, w.at, fmt.Sprintf("%s.%d", p.id, p.employed), w.epoch)
 	w.store = store
 	p.m.mu.Unlock()
-	return p.m.c.Work(ctx, Run{Job: k.job, ID: k.id, File: rec.Spec.File, Plan: plan, Timestamp: rec.Timestamp, Spec: rec.Spec, Store: store}, w)
+	return p.m.c.Work(ctx, Run{
+		Job: k.job, ID: k.id, File: rec.Spec.File, Plan: plan, Timestamp: rec.Timestamp, Spec: rec.Spec, Store: store, SaveEvery: w.saveEvery,
+	}, w)
+}
+
+const (
+	// savesPerSecond is what all workers on a run may save together in a second; a save is one write for all shards of a worker.
+	savesPerSecond = 200
+	// Saves of a worker are no closer and no further apart than these: what would have to be done again must not grow without bound.
+	leastSaveGap = 2 * time.Second
+	mostSaveGap  = 10 * time.Second
+)
+
+// saveGap is how far apart the saves of a worker are that has some of a run's shards. Its part of all saves is its part of the
+// shards, so nobody has to know how many workers there are.
+func saveGap(has, shards int) time.Duration {
+	gap := time.Duration(float64(shards) / (savesPerSecond * float64(max(1, has))) * float64(time.Second))
+	return min(max(gap, leastSaveGap), mostSaveGap)
+}
+
+func (w *work) saveEvery() time.Duration {
+	w.p.m.mu.Lock()
+	defer w.p.m.mu.Unlock()
+	shards := 0
+	if r := w.p.runs[w.at]; r != nil {
+		shards = r.record.Shards
+	}
+	return saveGap(len(w.handles), shards)
 }
 
 // epoch is that of the lease that is in hand. A lease that this process has under another epoch meanwhile is not.

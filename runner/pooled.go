@@ -20,6 +20,9 @@ type Pooled struct {
 	Store  checkpoints.Store // of this process's leases; it refuses all other shards with a *checkpoints.FencedError
 	Leases Leases
 
+	// SaveEvery is how far apart saves are to be at present; the ends of shards do not wait for it. nil is two seconds.
+	SaveEvery func() time.Duration
+
 	Resumed bool // it counts as taken up again
 }
 
@@ -71,7 +74,7 @@ func Work(ctx context.Context, cfg Config, p Pooled) error {
 		return refuse("run %s was planned for another source, map or target table than this host sees: %s", p.Run, diff[0])
 	}
 	r.saver = newSaver(p.Store, map[int]checkpoints.Checkpoint{})
-	r.saver.shared = true
+	r.saver.shared, r.saver.every = true, p.SaveEvery
 	if err := r.prepare(); err != nil {
 		return err
 	}

@@ -31,6 +31,8 @@ type saver struct {
 
 	// shared says that other processes save shards of the same run: one whose right went to another is fenced, alone.
 	shared bool
+	// every is how far apart saves are, nil for saveEvery: many processes share what keeps them.
+	every func() time.Duration
 
 	mu      sync.Mutex
 	pending map[int]checkpoints.Checkpoint
@@ -54,11 +56,13 @@ func newSaver(store checkpoints.Store, loaded map[int]checkpoints.Checkpoint) *s
 
 // offer hands over a shard's newest watermark. Every letter that it covers was written before.
 func (s *saver) offer(c checkpoints.Checkpoint, bytes int64) {
+	// Where saves are far apart, an ended shard does not wait for the next: its worker could have another one meanwhile.
+	ended := c.Done && s.every != nil && s.every() > saveEvery
 	s.mu.Lock()
 	s.pending[c.Shard] = c
 	s.latest[c.Shard] = c
 	s.bytes += bytes
-	due, first := s.bytes >= saveBytes, s.fresh[c.Shard]
+	due, first := s.bytes >= saveBytes || ended, s.fresh[c.Shard]
 	delete(s.fresh, c.Shard)
 	s.mu.Unlock()
 	if due {
@@ -174,9 +178,13 @@ func (s *saver) save(ctx context.Context) error {
 func (s *saver) loop(ctx context.Context, fail func(error)) {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
+	last := time.Now()
 	for {
 		select {
 		case <-tick.C:
+			if s.every != nil && time.Since(last) < s.every()-saveEvery/2 {
+				continue
+			}
 		case <-s.kick:
 		case <-s.first:
 			select {
@@ -194,6 +202,7 @@ func (s *saver) loop(ctx context.Context, fail func(error)) {
 		if idle {
 			continue
 		}
+		last = time.Now()
 		// ctx ends the loop when the last shard is done, and not a save under way: that would end a finished run as stopped.
 		if err := s.save(context.WithoutCancel(ctx)); err != nil && !s.passes(err) {
 			fail(err)

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +88,39 @@ func TestFirstWatermarkOfATakenShardIsSavedSoon(t *testing.T) {
 		time.Sleep(saveEvery)
 		if len(store.saved) != 3 {
 			t.Errorf("saved %v, want what came behind the first too", store.saved)
+		}
+		stop()
+		<-ended
+	})
+}
+
+// Of a large pool, a process saves as seldom as it is told, but for the end of a shard, which is saved at once.
+func TestSavesAreAsFarApartAsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowStore{begun: make(chan struct{}, 100), let: make(chan struct{})}
+		close(store.let)
+		s := newSaver(store, nil)
+		s.latest, s.shared, s.saved = map[int]checkpoints.Checkpoint{}, true, map[int]checkpoints.Checkpoint{}
+		s.every = func() time.Duration { return 10 * time.Second }
+		s.mon, s.letters, s.totals = &Monitor{}, func() error { return nil }, func() checkpoints.Totals { return checkpoints.Totals{} }
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			s.loop(ctx, func(err error) { t.Errorf("the loop failed: %v", err) })
+			close(ended)
+		}()
+		for n := range 60 {
+			time.Sleep(time.Second)
+			s.offer(checkpoints.Checkpoint{Shard: 1, Cursor: strconv.Itoa(n)}, 1)
+		}
+		if n := len(store.begun); n < 5 || n > 6 {
+			t.Errorf("%d saves in a minute, one every ten seconds was wanted", n)
+		}
+		before := len(store.begun)
+		s.offer(checkpoints.Checkpoint{Shard: 1, Done: true}, 1)
+		synctest.Wait()
+		if n := len(store.begun); n != before+1 {
+			t.Errorf("%d saves at the end of a shard, want one", n-before)
 		}
 		stop()
 		<-ended

@@ -330,6 +330,7 @@ func (w *worker) move(ctx context.Context, r fleet.Run, f *jobfile.File, cfg run
 	defer closer()
 	return runner.Work(ctx, cfg, runner.Pooled{
 		Run: r.ID, Plan: r.Plan, Store: r.Store, Leases: &leases{w: w, u: u, from: from, log: cfg.Log}, Resumed: resumed,
+		SaveEvery: r.SaveEvery,
 	})
 }
 
