@@ -25,6 +25,11 @@ const (
 	moveBurst = 50
 	// ordersAhead is how many orders a member may get at once; over time it is one a second.
 	ordersAhead = 3
+	// grantsPerSecond bounds the orders that only change grants, and grantBurst those that may come at once. Each has a beat
+	// follow it, and of many members there are always some whose demand changed: a thousand would write without end. A member's first
+	// grant of a budget does not wait.
+	grantsPerSecond = 30
+	grantBurst      = 30
 	// shardsPerWrite and bytesPerWrite bound a multi, well below the 1 MB that servers take.
 	shardsPerWrite = 200
 	bytesPerWrite  = 400 << 10
@@ -49,6 +54,7 @@ type member struct {
 	due     time.Duration
 	has     map[shardKey]*shardState
 	changed bool // has differs from the order
+	granted bool // grants differ from the order
 }
 
 // shardState is what the leader knows of a shard.
@@ -154,6 +160,7 @@ type leader struct {
 	drains  map[string]bool
 
 	tokens   float64 // moves
+	regrants float64 // orders that only change grants
 	tokensAt time.Duration
 	vanished []time.Duration // when members went without having been drained, newest last
 	toPlan   []runKey        // for the edge, which answers with planned
@@ -170,7 +177,7 @@ func newLeader(m *machine, p paths, id string, timeout time.Duration, mem *memor
 		machine: m, p: p, id: id, timeout: timeout, memory: mem, name: name,
 		fence: check(p.term(), term), term: term,
 		members: map[string]*member{}, runs: map[runKey]*runState{}, jobs: map[string]*jobState{},
-		tables: map[string]*tableState{}, ledgers: map[budget]*share.Ledger{}, drains: map[string]bool{}, tokens: moveBurst, asks: splitBurst,
+		tables: map[string]*tableState{}, ledgers: map[budget]*share.Ledger{}, drains: map[string]bool{}, tokens: moveBurst, regrants: grantBurst, asks: splitBurst,
 	}
 }
 
@@ -589,6 +596,7 @@ func (l *leader) tick(now time.Duration) {
 		return
 	}
 	l.tokens = min(moveBurst, l.tokens+movesPerSecond*(now-l.tokensAt).Seconds())
+	l.regrants = min(grantBurst, l.regrants+grantsPerSecond*(now-l.tokensAt).Seconds())
 	l.tokensAt = now
 	if !l.ready {
 		// All is read. Who has grants and is not there was gone before the election, nobody knows for how long.
@@ -629,8 +637,11 @@ func (l *leader) tick(now time.Duration) {
 	l.prune()
 	l.grant()
 	given := l.assign()
-	for _, id := range slices.Sorted(maps.Keys(l.members)) {
-		l.send(l.members[id], given[id])
+	// Who got no order for the longest time comes first, so that all have their turn.
+	for _, m := range slices.SortedFunc(maps.Values(l.members), func(a, b *member) int {
+		return cmp.Or(cmp.Compare(a.due, b.due), cmp.Compare(a.id, b.id))
+	}) {
+		l.send(m, given[m.id])
 	}
 }
 
@@ -741,11 +752,20 @@ func (l *leader) send(m *member, given []*shardState) {
 	if m.fault != nil || l.now < m.due-(ordersAhead-1)*time.Second {
 		return
 	}
+	grants := l.listed(m.id)
 	if len(given) == 0 && !m.changed && m.exists {
-		return
+		if !m.granted {
+			return
+		}
+		if len(grants) <= len(m.order.Grants) { // else one is the first of its budget
+			if l.regrants < 1 {
+				return
+			}
+			l.regrants--
+		}
 	}
 	given = given[:min(len(given), shardsPerWrite)]
-	o := orderRecord{head: head{format}, Rev: m.order.Rev + 1, Term: l.term, Shards: map[string][]slot{}, Grants: l.listed(m.id)}
+	o := orderRecord{head: head{format}, Rev: m.order.Rev + 1, Term: l.term, Shards: map[string][]slot{}, Grants: grants}
 	for _, k := range slices.SortedFunc(maps.Keys(m.has), compareKeys) {
 		s := m.has[k]
 		o.Shards[k.at] = append(o.Shards[k.at], slot{N: s.n, Epoch: s.epoch, Back: s.back, Ask: s.ask})
@@ -763,7 +783,7 @@ func (l *leader) send(m *member, given []*shardState) {
 	} else {
 		ops = append(ops, create(l.p.order(m.id), encode(o)))
 	}
-	m.busy, m.changed = true, false
+	m.busy, m.changed, m.granted = true, false, false
 	m.due = max(m.due, l.now) + time.Second
 	l.do(ops, len(ops)-1, func(v verdict) {
 		m.busy = false
@@ -889,7 +909,7 @@ func (l *leader) grant() {
 	for _, b := range slices.SortedFunc(maps.Keys(l.ledgers), compareBudgets) {
 		for _, id := range l.ledgers[b].Plan(l.now, 1, wants[b]) {
 			if m := l.members[id]; m != nil {
-				m.changed = true
+				m.granted = true
 			}
 		}
 	}
