@@ -637,11 +637,13 @@ func (l *leader) tick(now time.Duration) {
 	l.prune()
 	l.grant()
 	given := l.assign()
-	// Who got no order for the longest time comes first, so that all have their turn.
-	for _, m := range slices.SortedFunc(maps.Values(l.members), func(a, b *member) int {
-		return cmp.Or(cmp.Compare(a.due, b.due), cmp.Compare(a.id, b.id))
-	}) {
-		l.send(m, given[m.id])
+	ids := slices.Sorted(maps.Keys(l.members))
+	if len(ids) > grantsPerSecond {
+		// Not all can have new grants each second: who got no order for the longest time comes first.
+		slices.SortStableFunc(ids, func(a, b string) int { return cmp.Compare(l.members[a].due, l.members[b].due) })
+	}
+	for _, id := range ids {
+		l.send(l.members[id], given[id])
 	}
 }
 

@@ -117,7 +117,7 @@ type Session struct {
 }
 
 // maxCalls bounds the calls of one link that are under way, those included that nobody waits for any more.
-const maxCalls = 256
+const maxCalls = 512
 
 // Client holds the session. Its methods may be called from several goroutines at once.
 type Client struct {
