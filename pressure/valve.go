@@ -49,7 +49,7 @@ const (
 	// The least that is let through, as a part of the last rate at which anything got through: with less it would be known too
 	// late that all is well again. And so that a call like the last that met trouble goes this often: calls that are made up already
 	// wait whole for their turn.
-	floor, leastRows, callEvery = 0.05, 1, 2*time.Second
+	floor, leastRows, callEvery = 0.05, 1, 2 * time.Second
 
 	// The rate doubles in this time where there was no trouble before: 4.2 doublings from the floor to 90 %.
 	doubling = 2 * time.Second
