@@ -414,12 +414,14 @@ func TestPoolTakesOver(t *testing.T) {
 	k, c := since(kills, began), since(stops, ended)
 	t.Logf("%d take-overs after %d kills (%d of all ends were leaders'): %s", len(k), len(kills), leaders, distribution(k))
 	t.Logf("%d take-overs after %d clean stops: %s after the end; %s after the signal", len(c), len(stops), distribution(c), distribution(since(stops, began)))
-	// Every day the machine has other things to do.
-	slack := time.Duration(scaled(1, 2))
-	if m := percentile(k, 0.99); m > slack*(fleetSession+500*time.Millisecond+3*time.Second) {
+	// How soon rows of a shard come depends on the machine too: the bounds count where they are measured for docs/proof.md.
+	if !proving() {
+		return
+	}
+	if m := percentile(k, 0.99); m > fleetSession+500*time.Millisecond+3*time.Second {
 		t.Errorf("after kills the slowest of a hundred take-overs took %v", m)
 	}
-	if m := percentile(c, 0.99); m > (2*slack-1)*time.Second {
+	if m := percentile(c, 0.99); m > time.Second {
 		t.Errorf("after clean stops the slowest of a hundred take-overs took %v", m)
 	}
 }
