@@ -100,6 +100,12 @@ type Memory interface {
 	Adjust(delta int)
 }
 
+// Crowded is a Memory that many readers share: they hold less each, so that all of them can go on.
+type Crowded interface {
+	// Chunk is how many bytes of documents a chunk should hold at most now, unless one document is larger.
+	Chunk() int
+}
+
 // Chunk is a run of consecutive documents of one collection. Whoever receives it owns it and its documents until Free.
 type Chunk struct {
 	Database   string

@@ -9,7 +9,8 @@ import (
 // memory bounds the bytes in flight for the process: what readers have read and what was encoded from it, until it is
 // settled. Waiters are served in order, so a large document is not starved by small ones. It implements jobs.Memory.
 type memory struct {
-	bound int
+	bound   int
+	readers func() int // how many share it; nil is few
 
 	mu      sync.Mutex
 	held    int       // may exceed bound by what Adjust added, at most a chunk's growth for each shard
@@ -19,6 +20,19 @@ type memory struct {
 type memoryWaiter struct {
 	n     int
 	ready chan struct{}
+}
+
+// chunksEach is how many chunks of a shard are held at a time: what is read ahead, what is handed over, and what is on its way, each three
+// times as large as its documents.
+const chunksEach = 16
+
+// Chunk implements jobs.Crowded. At a low rate a chunk is held for as long as it takes to send it, so with large chunks a few shards
+// would leave no memory to the others.
+func (m *memory) Chunk() int {
+	if m.readers == nil {
+		return m.bound
+	}
+	return m.bound / (chunksEach * max(m.readers(), 1))
 }
 
 func (m *memory) fitsLocked(n int) bool { return m.held == 0 || m.held+n <= m.bound }

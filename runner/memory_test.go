@@ -93,3 +93,16 @@ func TestFingerprintNamesWhatDiffers(t *testing.T) {
 		t.Errorf("the same differs: %q", d)
 	}
 }
+
+// Two shards read chunks of the usual size; forty hold as much together, each a little, so that none waits for what the others send.
+func TestManyReadersHoldLessEach(t *testing.T) {
+	n := 2
+	m := &memory{bound: DefaultMemory, readers: func() int { return n }}
+	if c := m.Chunk(); c < 1<<20 {
+		t.Errorf("a chunk of %d bytes for each of two, want 1 MiB", c)
+	}
+	n = 40
+	if c := m.Chunk(); c*chunksEach*n > DefaultMemory || c < 32<<10 {
+		t.Errorf("a chunk of %d bytes for each of forty", c)
+	}
+}

@@ -40,6 +40,14 @@ type block struct {
 	chunk *jobs.Chunk // once sealed
 }
 
+// chunkFor is how many bytes of documents are read at once.
+func chunkFor(mem jobs.Memory) int {
+	if m, ok := mem.(jobs.Crowded); ok {
+		return min(max(m.Chunk(), blockSizes[0]), chunkBytes)
+	}
+	return chunkBytes
+}
+
 // newBlock acquires the memory for n bytes of documents, and then the block. The caller holds no other memory that only it
 // can give back.
 func newBlock(ctx context.Context, mem jobs.Memory, n int) (*block, error) {

@@ -25,7 +25,7 @@ func (p *plain) next(ctx context.Context) (*jobs.Chunk, error) {
 		return nil, io.EOF
 	}
 	remain := p.end - p.off
-	want := int(min(chunkBytes, remain))
+	want := int(min(int64(chunkFor(p.mem)), remain))
 	for {
 		b, err := newBlock(ctx, p.mem, want)
 		if err != nil {

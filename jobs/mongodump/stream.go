@@ -74,7 +74,7 @@ func (s *stream) next(ctx context.Context) (*jobs.Chunk, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := newBlock(ctx, s.mem, max(chunkBytes, length))
+	b, err := newBlock(ctx, s.mem, max(chunkFor(s.mem), length))
 	if err != nil {
 		return nil, fmt.Errorf("wait for memory to read %s: %w", s.f.Name(), err)
 	}
