@@ -55,6 +55,7 @@ func newFleet(t testing.TB, n int) *fleet {
 			s.Close()
 		}
 		store.Close()
+		f.servers, store = nil, nil // the test's end still knows f
 	})
 	t.Cleanup(func() { f.close() })
 	return f
