@@ -334,6 +334,7 @@ func (r *registers) run(ctx context.Context, rnd *rand.Rand, savers []*session, 
 
 // Every shard's history is that of a fenced register, under lost answers, sessions that expire and servers that hang or die.
 func TestFencesAreLinearizable(t *testing.T) {
+	beside(t)
 	e := ensemble(t, 3)
 	rnd := seed(t)
 	config := zookeeper.Config{SessionTimeout: 2 * time.Second}
@@ -410,6 +411,7 @@ func TestFencesAreLinearizable(t *testing.T) {
 
 // A store that reads the epoch back before it writes is found out, without any fault.
 func TestFencesFindWhoReadsTheEpochBack(t *testing.T) {
+	beside(t)
 	e := ensemble(t, 1)
 	rnd := seed(t)
 	z := open(t, e, zookeeper.Config{})

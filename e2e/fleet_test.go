@@ -505,6 +505,7 @@ func percentile(list []time.Duration, p float64) time.Duration {
 // Six workers, of which one is killed or stopped every one to three seconds, leaders among them, move every row; nobody
 // without a right writes; the limit is kept; who takes over does so in time.
 func TestFleetUnderChaos(t *testing.T) {
+	beside(t)
 	rnd := seed(t)
 	kills := scaled(100, 14)
 	const limit = 1500
@@ -688,6 +689,7 @@ func TestFleetObeysCommands(t *testing.T) {
 
 // A tree that was deleted in mid-run holds everything, and nothing is planned anew; restore goes on, and no row is lost.
 func TestFleetHoldsWithoutItsTree(t *testing.T) {
+	beside(t)
 	const limit = 1000
 	j := fleetJob{Shards: 20, Rows: limit * 20 / 20}
 	p := newFleetPool(t, j, 3, 10)

@@ -20,6 +20,7 @@ import (
 // The store in ZooKeeper is held to the suite of all stores, also when every few answers are lost, of writes that happened
 // and of ones that did not.
 func TestZooKeeperStore(t *testing.T) {
+	beside(t)
 	e := ensemble(t, 1)
 	z := open(t, e, zookeeper.Config{SessionTimeout: 5 * time.Second})
 	must(t, z.Wait(t.Context()))

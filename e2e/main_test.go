@@ -69,6 +69,14 @@ func scaled(full, reduced int) int {
 	return reduced
 }
 
+// beside lets a test run beside others, but alone where its figures are for docs/proof.md. It is for tests that wait for ZooKeeper
+// for most of their time.
+func beside(t *testing.T) {
+	if !proving() {
+		t.Parallel()
+	}
+}
+
 // seed gives a test its randomness and prints how to repeat it.
 func seed(t testing.TB) *rand.Rand {
 	t.Helper()

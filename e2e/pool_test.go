@@ -185,7 +185,7 @@ func TestPoolCommands(t *testing.T) {
 		c.there(3)
 		waits := c.start("submit", job(t, "moved", file, `"moved_{collection}"`, f.addrs(), limited(8000)), "--wait", "--json")
 		c.moved("moved", 4000)
-		if n := f.rate(2 * time.Second); n < 3000 || n > 9600 { // the table's name was known by the plan only
+		if n := f.rate(2 * time.Second); n < float64(scaled(3000, 1)) || n > 9600 { // the table's name was known by the plan only
 			t.Errorf("%.0f rows/s under a limit of 8000", n)
 		}
 		w[0].signal(syscall.SIGKILL)
@@ -232,14 +232,14 @@ func TestPoolCommands(t *testing.T) {
 		tells(t, "a second submit", r.stderr, "first", "drover cancel slow")
 		tells(t, "a second submit", r.stdout, `"run":"first"`, `"state":"running"`)
 		c.moved("slow", 4000)
-		if n := f.rate(2 * time.Second); n < 2000 || n > 4800 {
+		if n := f.rate(2 * time.Second); n < float64(scaled(2000, 1)) || n > 4800 {
 			t.Errorf("%.0f rows/s under a limit of 4000", n)
 		}
 		c.workers(func(by map[string]poolWorkerLine) bool { return by["w2"].Shards > 0 && by["w1"].Shards == 0 }) // it needs the label
 
 		c.drover("throttle", "slow", "--rows", "1000").must(t, 0)
 		time.Sleep(time.Second)
-		if n := f.rate(2 * time.Second); n < 300 || n > 1200 {
+		if n := f.rate(2 * time.Second); n < float64(scaled(300, 1)) || n > 1200 {
 			t.Errorf("%.0f rows/s under a throttle of 1000", n)
 		}
 		c.drover("throttle", "slow", "--off").must(t, 0)
@@ -344,7 +344,7 @@ func TestPoolCommands(t *testing.T) {
 		c.drover("throttle", "from", "--scan-rows", "2000").must(t, 0)
 		p := c.start("submit", rowJob(t, "copy", "{table: from}", "{table: to, create: true, regions: 4}", "", f.addrs()), "--wait", "--json")
 		c.moved("copy", 1)
-		if n := f.rate(3 * time.Second); n < 1000 || n > 2600 {
+		if n := f.rate(3 * time.Second); n < float64(scaled(1000, 1)) || n > 2600 {
 			t.Errorf("%.0f rows/s copied while 2000 may be read", n)
 		}
 		c.drover("throttle", "from", "--off").must(t, 0)
@@ -383,7 +383,7 @@ func TestPoolCommands(t *testing.T) {
 		run := []string{"run", yaml, "--state", "zookeeper", "--json"}
 		p := c.start(run...)
 		c.moved("own", 4000)
-		if n := f.rate(2 * time.Second); n < 2000 || n > 6000 {
+		if n := f.rate(2 * time.Second); n < float64(scaled(2000, 1)) || n > 6000 {
 			t.Errorf("%.0f rows/s under a limit of 5000", n)
 		}
 		if r := c.drover(run...).must(t, 5); r.json.State != "running" {
@@ -424,7 +424,7 @@ func TestPoolLimitsARunBesideIt(t *testing.T) {
 	p := c.start("run", merging(t, "beside", file, "shared", f.addrs(), "limits: {rows: 3000}"), "--json")
 	c.workers(func(by map[string]poolWorkerLine) bool { return len(by) == 2 })
 	time.Sleep(time.Second)
-	if n := f.rate(3 * time.Second); n < 1500 || n > 3400 {
+	if n := f.rate(3 * time.Second); n < float64(scaled(1500, 1)) || n > 3400 {
 		t.Errorf("%.0f rows/s of both under a limit of 3000", n)
 	}
 	for _, s := range e.Servers {
@@ -445,7 +445,7 @@ func TestPoolLimitsARunBesideIt(t *testing.T) {
 	r := p.wait().must(t, 143)
 	tells(t, "the run", r.stderr, "ZooKeeper is not reached", "ZooKeeper is reached again")
 	soon(t, 10*time.Second, func() error { // its limit went with it
-		if n := f.rate(time.Second); n < 4000 {
+		if n := f.rate(time.Second); n < float64(scaled(4000, 1)) {
 			return fmt.Errorf("%.0f rows/s of the pool's run alone", n)
 		}
 		return nil
