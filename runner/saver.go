@@ -116,13 +116,15 @@ func (s *saver) durable(shard int) bool {
 	return !waits
 }
 
-// saveShared is save for a shared store. What could not be saved is offered again, unless more was meanwhile; what may not be
-// saved here any more is dropped.
-func (s *saver) saveShared(ctx context.Context) error {
+// save makes everything offered so far durable. After an error nothing more is saved by this process, unless the store is shared.
+func (s *saver) save(ctx context.Context) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
 	changed := slices.SortedFunc(maps.Values(s.pending), func(a, b checkpoints.Checkpoint) int { return a.Shard - b.Shard })
+	if !s.shared {
+		clear(s.pending)
+	}
 	s.bytes = 0
 	s.mu.Unlock()
 	began := time.Now()
@@ -132,46 +134,34 @@ func (s *saver) saveShared(ctx context.Context) error {
 	if err == nil {
 		err = s.store.Save(ctx, changed, totals)
 	}
-	fenced, some := errors.AsType[*checkpoints.FencedError](err)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil || some {
-		s.dead = totals.Dead
-	}
-	for _, c := range changed {
-		switch {
-		case some && slices.Contains(fenced.Shards, c.Shard):
-			delete(s.pending, c.Shard)
-		case err == nil || some:
-			if _, held := s.saved[c.Shard]; held {
-				s.saved[c.Shard] = c
-			}
-			if reflect.DeepEqual(s.pending[c.Shard], c) {
-				delete(s.pending, c.Shard)
-			}
-		}
+	if s.shared {
+		s.settle(changed, totals, err)
 	}
 	return err
 }
 
-// save makes everything offered so far durable. After an error nothing more is saved by this process.
-func (s *saver) save(ctx context.Context) error {
-	if s.shared {
-		return s.saveShared(ctx)
-	}
-	s.saving.Lock()
-	defer s.saving.Unlock()
+// settle takes what became of a save in a shared store. What could not be saved stays offered, and what was offered anew meanwhile;
+// what may not be saved here any more is dropped.
+func (s *saver) settle(changed []checkpoints.Checkpoint, totals checkpoints.Totals, err error) {
+	fenced, some := errors.AsType[*checkpoints.FencedError](err)
 	s.mu.Lock()
-	changed := slices.SortedFunc(maps.Values(s.pending), func(a, b checkpoints.Checkpoint) int { return a.Shard - b.Shard })
-	clear(s.pending)
-	s.bytes = 0
-	s.mu.Unlock()
-	began := time.Now()
-	defer func() { s.mon.waited(WaitCheckpoint, time.Since(began)) }()
-	if err := s.letters(); err != nil {
-		return err
+	defer s.mu.Unlock()
+	if err != nil && !some {
+		return
 	}
-	return s.store.Save(ctx, changed, s.totals())
+	s.dead = totals.Dead
+	for _, c := range changed {
+		if some && slices.Contains(fenced.Shards, c.Shard) {
+			delete(s.pending, c.Shard)
+			continue
+		}
+		if _, held := s.saved[c.Shard]; held {
+			s.saved[c.Shard] = c
+		}
+		if reflect.DeepEqual(s.pending[c.Shard], c) {
+			delete(s.pending, c.Shard)
+		}
+	}
 }
 
 // loop saves until ctx ends, and gives the first error to fail.

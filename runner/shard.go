@@ -254,9 +254,9 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 	tick := time.NewTicker(openFor / 3)
 	defer tick.Stop()
 	drain, done, lost, splits := r.drain, ctx.Done(), s.lease.Lost, s.lease.Split
-	cuts := make(chan jobs.Shard, 1)
-	var cutting sync.WaitGroup
-	defer cutting.Wait()
+	cuts, cutting := make(chan jobs.Shard, 1), false // nothing is read while it is cut
+	var cutter sync.WaitGroup
+	defer cutter.Wait()
 	var broken error
 	ended := false
 	end := func(err error) {
@@ -271,7 +271,7 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 		if source != nil && !ended && s.err == nil && !s.saturated() {
 			in = source.chunks
 		}
-		if s.flying == 0 && source != nil && (s.err != nil || ended && s.parked == 0) {
+		if s.flying == 0 && !cutting && (s.err != nil || ended && s.parked == 0) {
 			break
 		}
 		// What is parked while the window has room waits for its region server, and must not keep the next shard from the others.
@@ -303,18 +303,16 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 			s.flushStale()
 			s.pack()
 		case <-splits:
-			if ended || s.err != nil || source == nil {
+			if ended || s.err != nil || cutting {
 				break
 			}
-			// Nothing is read while it is decided where to.
 			source.close()
-			source = nil
+			source, cutting = nil, true
 			from := s.next
-			cutting.Go(func() { cuts <- s.cut(ctx, from) })
+			cutter.Go(func() { cuts <- s.cut(ctx, from) })
 		case spec := <-cuts:
-			s.spec = spec
+			s.spec, cutting = spec, false
 			if source, err = s.openFeed(ctx); err != nil {
-				source = &feed{reader: closedReader{}, stop: func() {}}
 				end(err)
 			}
 		case <-lost:
@@ -340,11 +338,6 @@ func (s *shard) move(ctx context.Context, wasRead func()) error {
 	}
 	return s.close()
 }
-
-type closedReader struct{}
-
-func (closedReader) Next(context.Context) (*jobs.Chunk, error) { return nil, io.EOF }
-func (closedReader) Close() error                              { return nil }
 
 // cut makes two parts of what is left of the shard beyond a position, and gives the one that stays here; all of it when it cannot be cut.
 func (s *shard) cut(ctx context.Context, from jobs.Cursor) jobs.Shard {
