@@ -63,6 +63,8 @@ type busyRange struct {
 	until  time.Time // zero: no end
 }
 
+func (b busyRange) over() bool { return !b.until.IsZero() && time.Now().After(b.until) }
+
 func newFaults(s *Server) *Faults {
 	f := &Faults{server: s}
 	f.rules.Store(&rules{})
@@ -116,24 +118,23 @@ func (f *Faults) CutReply(n, after int) {
 // TooBusy answers the next n calls that write to row keys in [lo, hi) with HBase's RegionTooBusyException, and applies
 // their other rows. An empty hi is no end, n < 0 is until Clear. Several ranges hold at once.
 func (f *Faults) TooBusy(lo, hi []byte, n int) {
+	f.busy(lo, hi, n, time.Time{})
+}
+
+// TooBusyFor is TooBusy for all calls of the next while, as a region is that is being flushed.
+func (f *Faults) TooBusyFor(lo, hi []byte, d time.Duration) {
+	f.busy(lo, hi, -1, time.Now().Add(d))
+}
+
+func (f *Faults) busy(lo, hi []byte, n int, until time.Time) {
 	left := new(atomic.Int64)
 	left.Store(int64(n))
 	if n < 0 {
 		left.Store(1 << 62)
 	}
 	f.change(func(r *rules) {
-		r.busy = append(r.busy[:len(r.busy):len(r.busy)], busyRange{bytes.Clone(lo), bytes.Clone(hi), left, time.Time{}})
-	})
-}
-
-// TooBusyFor is TooBusy for all calls of the next while, as a region is that is being flushed.
-func (f *Faults) TooBusyFor(lo, hi []byte, d time.Duration) {
-	left := new(atomic.Int64)
-	left.Store(1 << 62)
-	now := time.Now()
-	f.change(func(r *rules) {
-		kept := slices.DeleteFunc(slices.Clone(r.busy), func(b busyRange) bool { return !b.until.IsZero() && now.After(b.until) })
-		r.busy = append(kept, busyRange{bytes.Clone(lo), bytes.Clone(hi), left, now.Add(d)})
+		kept := slices.DeleteFunc(slices.Clone(r.busy), busyRange.over)
+		r.busy = append(kept, busyRange{bytes.Clone(lo), bytes.Clone(hi), left, until})
 	})
 }
 
@@ -329,7 +330,7 @@ func (f *Faults) refuse(w *wire, p *putCall, t *table) {
 	}
 	busy := false
 	for _, b := range r.busy {
-		if !b.until.IsZero() && time.Now().After(b.until) {
+		if b.over() {
 			continue
 		}
 		took, gave := false, false
