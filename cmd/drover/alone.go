@@ -161,21 +161,7 @@ func carryInPool(path string, f *jobfile.File, cfg runner.Config, at poolAddress
 	show.stop()
 	res.Seconds = time.Since(r.began).Round(time.Millisecond).Seconds()
 	res.PeakRSSBytes = runner.PeakRSS()
-	code := res.ExitCode()
-	if s := sigs.caught(); s != 0 && res.State == runner.Stopped {
-		code = 128 + int(s)
-		res.Signal = s.String()
-	}
-	if asJSON {
-		if err := printJSON(os.Stdout, res); err != nil {
-			return err
-		}
-	}
-	printBooks(os.Stderr, res)
-	if code != 0 {
-		return exit{code}
-	}
-	return nil
+	return sigs.conclude(res, asJSON)
 }
 
 // run is all of it but signals and words.

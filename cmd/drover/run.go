@@ -166,10 +166,15 @@ func carry(f *jobfile.File, cfg runner.Config, at *poolAddress, asJSON, quiet bo
 		show.stop()
 		closeGateways()
 	}
+	return sigs.conclude(res, asJSON)
+}
+
+// conclude prints how a run of this process ended, and ends it with the exit code.
+func (s *signals) conclude(res runner.Result, asJSON bool) error {
 	code := res.ExitCode()
-	if s := sigs.caught(); s != 0 && res.State == runner.Stopped {
-		code = 128 + int(s)
-		res.Signal = s.String()
+	if got := s.caught(); got != 0 && res.State == runner.Stopped {
+		code = 128 + int(got)
+		res.Signal = got.String()
 	}
 	if asJSON {
 		if err := printJSON(os.Stdout, res); err != nil {
