@@ -43,7 +43,8 @@ type cluster struct {
 	// script, when set, decides a put's fate before all else; n counts the calls to that gateway from 0.
 	script     func(addr string, n int) (err error, applied bool)
 	record     func(l *fakeLink, b *Batch, lo, hi int, err error)
-	off        bool   // the table is disabled: calls hang
+	off        bool   // the table is disabled: calls hang,
+	offAnswers bool   // or are answered that no server serves the region
 	mostRows   int    // in a page that comes in time; 0 is any
 	stuck      string // calls whose first key begins so hang; "" is none
 	stuckCalls int
@@ -161,6 +162,9 @@ func (l *fakeLink) wait(ctx context.Context, rows int) (n int, err error) {
 			d *= 10
 		}
 	}
+	if c.off && c.offAnswers { // a gateway tries by itself first
+		d += 1500 * time.Millisecond
+	}
 	c.waited += d
 	if g.rate > 0 {
 		now := time.Now()
@@ -181,7 +185,7 @@ func (l *fakeLink) wait(ctx context.Context, rows int) (n int, err error) {
 		case <-timer.C:
 		}
 		var hang, dead bool
-		c.set(func() { hang, dead = g.hang || c.off || l.mute || g.stall && rows > 0, g.dead })
+		c.set(func() { hang, dead = g.hang || c.off && !c.offAnswers || l.mute || g.stall && rows > 0, g.dead })
 		if dead {
 			return n, l.broke(fail(Elsewhere, "connection reset"))
 		}
@@ -224,6 +228,9 @@ func (l *fakeLink) PutMultiple(ctx context.Context, table string, b *Batch, lo, 
 	take := func() error {
 		if c.fault != "" && table == "t" {
 			return fail(Table, c.fault)
+		}
+		if c.off {
+			return fail(Again, "NotServingRegionException")
 		}
 		if c.rowFault {
 			return fail(Never, "Internal error processing putMultiple")
@@ -1086,9 +1093,14 @@ func TestTablePausesAndGoesOn(t *testing.T) {
 }
 
 // Gateways keep calls for a disabled table, until they are all set aside. The reason is told all the same, and soon: also when
-// nothing was answered yet, so that calls are given long.
-func TestDisabledTableIsToldThoughAllGatewaysAreSilent(t *testing.T) {
-	for name, warm := range map[string]bool{"in mid-run": true, "at the start": false} {
+// nothing was answered yet, so that calls are given long, and when they answer what they also say of a region that moves.
+func TestDisabledTableIsToldThoughNoGatewaySaysSo(t *testing.T) {
+	for name, c := range map[string]struct{ warm, answers bool }{
+		"in mid-run":   {warm: true},
+		"at the start": {},
+		"not serving":  {warm: true, answers: true},
+	} {
+		warm, answers := c.warm, c.answers
 		t.Run(name, func(t *testing.T) {
 			var mu sync.Mutex
 			var told []string
@@ -1103,7 +1115,7 @@ func TestDisabledTableIsToldThoughAllGatewaysAreSilent(t *testing.T) {
 				if warm {
 					rows, _ = load(t, p, 8, time.Second)
 				}
-				c.set(func() { c.off = true })
+				c.set(func() { c.off, c.offAnswers = true, answers })
 				var wg sync.WaitGroup
 				for i := range 20 {
 					wg.Go(func() { mustApply(t, p, testBatch(fmt.Sprint("x", i, "-"), 10)) })

@@ -233,7 +233,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		} else {
 			a.todo = append(a.todo, pc)
 		}
-		if (probing || pc.again%8 == 3) && notServing(ans.err) && a.disabled(ans.g) {
+		if notServing(ans.err) && (probing || a.t.unservedLong(time.Now())) && a.disabled(ans.g) {
 			a.p.pause(a.t, ans, tableDisabled, false, probing)
 			return nil
 		}

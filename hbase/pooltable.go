@@ -30,6 +30,8 @@ type table struct {
 	rowAt   time.Time         // when it was
 	noReads bool              // reading rows back is refused
 
+	unserved time.Time // when a region was first not served, with no row acknowledged since, or last asked about; zero is never
+
 	stopped atomic.Bool  // reason is not ""
 	under   atomic.Int64 // Apply calls under way
 }
@@ -200,6 +202,7 @@ func (p *Pool) ack(t *table, a answer, b *Batch, i int) {
 	t.mu.Lock()
 	t.acks[a.g.addr] = max(t.acks[a.g.addr], a.seq)
 	t.lastAck = max(t.lastAck, a.seq)
+	t.unserved = time.Time{}
 	// What was sent before the table paused may be acknowledged late: that tells nothing.
 	resumed := t.reason != "" && a.began >= t.paused
 	if resumed {
@@ -234,6 +237,24 @@ func (p *Pool) remember(t *table, b *Batch, i int, now time.Time) {
 	p.mu.Lock()
 	p.lastRow = k
 	p.mu.Unlock()
+}
+
+// Regions of a table that still takes rows elsewhere are only moving; one whose regions all move at once is worth a question a second.
+const unservedFor = time.Second
+
+// unservedLong notes an answer that a region of the table is served by nobody, and tells whether it is time to ask whether the
+// table is disabled: no row of it was acknowledged for some time. One that only moves regions around takes rows in others.
+func (t *table) unservedLong(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.unserved.IsZero():
+		t.unserved = now
+	case now.Sub(t.unserved) > unservedFor:
+		t.unserved = now
+		return true
+	}
+	return false
 }
 
 func (t *table) pausedAt() uint64 {
