@@ -87,6 +87,9 @@ func (w *Window[P]) Advance(f func(p P, r Result)) int {
 // Len is how many documents are inside.
 func (w *Window[P]) Len() int { return int(w.tail - w.head) }
 
+// Room is how many documents it takes before it grows.
+func (w *Window[P]) Room() int { return len(w.slots) }
+
 // Oldest is where the first document that keeps the watermark back stands; false when the window is empty.
 func (w *Window[P]) Oldest() (P, bool) {
 	if w.head == w.tail {

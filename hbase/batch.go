@@ -4,7 +4,8 @@ import (
 	"encoding/binary"
 	"iter"
 	"slices"
-	"sync"
+
+	"drover/spare"
 )
 
 // Batch is an append-only buffer of encoded rows, in the binary protocol whatever the gateway speaks. Rows are numbered
@@ -32,25 +33,34 @@ type rowEnd struct {
 	puts, dels int32
 }
 
-// maxPooled bounds the buffers that Release keeps, in bytes, so that one batch of huge rows does not stay for ever.
-const maxPooled = 4 << 20
+const rowEndBytes = 24
 
-var batches = sync.Pool{New: func() any { return new(Batch) }}
+// What Release keeps, in bytes: of one batch, so that huge rows do not stay for ever, and of all.
+const (
+	maxPooled  = 4 << 20
+	pooledMost = 16 << 20
+)
+
+var batches = spare.List[*Batch]{Most: pooledMost}
 
 // AcquireBatch returns an empty batch whose cells are written with durability d.
 func AcquireBatch(d Durability) *Batch {
-	b := batches.Get().(*Batch)
+	b := batches.Get()
+	if b == nil {
+		b = new(Batch)
+	}
 	b.durability = d
 	return b
 }
 
 // Release gives the batch back. The caller, and whoever holds a slice of it, must not use it again.
 func (b *Batch) Release() {
-	if cap(b.puts)+cap(b.dels) > maxPooled {
+	size := cap(b.puts) + cap(b.dels) + cap(b.rows)*rowEndBytes
+	if size > maxPooled {
 		return
 	}
 	*b = Batch{puts: b.puts[:0], dels: b.dels[:0], rows: b.rows[:0]}
-	batches.Put(b)
+	batches.Put(b, size)
 }
 
 // Begin starts a row. Cells add to it, End completes it, Rollback forgets it. The key is copied.

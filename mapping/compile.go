@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"drover/hbase"
 	"drover/jobs"
@@ -34,6 +35,8 @@ type Mapping struct {
 	maxRow    int
 	describe  map[string]string
 	families  []string
+
+	typers sync.Pool // of *Mapper, for KeyType
 }
 
 // What Mapping.stamp is when it is not a field.
@@ -316,7 +319,12 @@ func (m *Mapping) KeyType(raw []byte) string {
 	if m.keyEnc != encBytes {
 		return ""
 	}
-	p := m.newMapper(0, "")
+	p, _ := m.typers.Get().(*Mapper)
+	if p == nil {
+		p = m.newMapper(0, "")
+	}
+	defer m.typers.Put(p)
+	p.trim()
 	if o, _ := p.prepare(raw); o != jobs.Mapped {
 		return ""
 	}

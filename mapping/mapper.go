@@ -76,8 +76,8 @@ func (p *Mapper) forget() {
 	p.names, p.held = make(map[string]int32), 0
 }
 
-// Map appends the document's row to the batch that route gives for its key.
-func (p *Mapper) Map(raw []byte, route func(key []byte) *hbase.Batch) (jobs.Outcome, string) {
+// trim gives back what documents with many names or large values have left.
+func (p *Mapper) trim() {
 	if len(p.slots) > maxSlots || p.held > maxHeld {
 		p.forget()
 	}
@@ -87,6 +87,11 @@ func (p *Mapper) Map(raw []byte, route func(key []byte) *hbase.Batch) (jobs.Outc
 	if cap(p.keyBuf) > maxScratch {
 		p.keyBuf = nil
 	}
+}
+
+// Map appends the document's row to the batch that route gives for its key.
+func (p *Mapper) Map(raw []byte, route func(key []byte) *hbase.Batch) (jobs.Outcome, string) {
+	p.trim()
 	if o, why := p.prepare(raw); o != jobs.Mapped {
 		return o, why
 	}

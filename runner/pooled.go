@@ -142,7 +142,7 @@ func newRun(ctx context.Context, cfg Config) *run {
 	r := &run{cfg: cfg, log: cfg.Log, mon: cfg.Monitor, mem: &memory{bound: cfg.Memory}, tables: map[namespace]*table{}, drain: make(chan struct{})}
 	r.mem.readers = func() int { return int(r.active.Load()) }
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
-	r.recycled.New = func() any { return &flight{} }
+	r.recycled.Most, r.windows.Most = recycledMost, windowsMost
 	return r
 }
 

@@ -14,6 +14,7 @@ import (
 	"drover/deadletters"
 	"drover/hbase"
 	"drover/jobs"
+	"drover/spare"
 )
 
 // Bounds of a batch. Within them a batch is what one call carries; a limit makes it smaller, so that the rate stays even.
@@ -88,7 +89,8 @@ type run struct {
 
 	calls    atomic.Int64 // of this process
 	retries  atomic.Int64 // the same
-	recycled sync.Pool    // of *flight
+	recycled spare.List[*flight]
+	windows  spare.List[*checkpoints.Window[place]] // empty, of shards that ended
 
 	letters deadletters.Sink // nil in a dry run
 	dead    atomic.Int64
@@ -284,6 +286,9 @@ func (r *run) work(workers *sync.WaitGroup) {
 			s := r.newShard(l)
 			err := s.move(r.ctx, wasRead)
 			wasRead()
+			if s.win.Len() == 0 {
+				r.windows.Put(s.win, s.win.Room()*slotBytes)
+			}
 			if err != nil && !ofShard(err) && closed(l.Lost) {
 				err = ErrLost // and all that came of that
 			}
@@ -345,8 +350,14 @@ func (r *run) apply(ctx context.Context, table string, b *hbase.Batch) (hbase.Ap
 	return r.pool.Apply(ctx, table, b)
 }
 
+// What is kept of flights and of windows, in bytes.
+const recycledMost, windowsMost = 4 << 20, 8 << 20
+
 func (r *run) newFlight(l *lane, g *group) *flight {
-	f := r.recycled.Get().(*flight)
+	f := r.recycled.Get()
+	if f == nil {
+		f = new(flight)
+	}
 	f.lane, f.group, f.opened, f.ctx = l, g, time.Now(), g.ctx
 	f.maxRows, f.maxBytes = l.batch()
 	f.batch = hbase.AcquireBatch(r.cfg.Job.Target.Durability)
@@ -357,7 +368,7 @@ func (r *run) recycle(f *flight) {
 	f.batch.Release()
 	clear(f.items)
 	*f = flight{items: f.items[:0]}
-	r.recycled.Put(f)
+	r.recycled.Put(f, cap(f.items)*itemBytes)
 }
 
 // bury writes a dead letter, unless that would be one more than the job allows.

@@ -39,7 +39,11 @@ type chunkRef struct {
 	slots int         // bytes that its places in the window take
 	end   jobs.Cursor // once it is freed
 	freed bool
+	taken time.Time
 }
+
+// packAfter is how long a chunk is waited for before what is left of it is copied. Where nothing is stuck chunks are settled sooner.
+const packAfter = 500 * time.Millisecond
 
 // slotBytes is what a document in the window takes.
 const slotBytes = 48
@@ -55,6 +59,8 @@ type item struct {
 	seq checkpoints.Seq
 	place
 }
+
+const itemBytes = 24
 
 // flight is a batch with its documents, open, parked or sent.
 type flight struct {
@@ -100,7 +106,7 @@ type shard struct {
 	spec  jobs.Shard      // the lease's, until it is cut
 	ctx   context.Context // of what is sent
 	lanes map[namespace]*lane
-	win   checkpoints.Window[place]
+	win   *checkpoints.Window[place]
 
 	chunks []*chunkRef // that the watermark has not passed, oldest first
 	spent  []*chunkRef // all settled, not freed yet
@@ -131,6 +137,9 @@ func (r *run) newShard(l Lease) *shard {
 		s.cursor = s.spec.Start
 	}
 	s.next = s.cursor
+	if s.win = r.windows.Get(); s.win == nil {
+		s.win = new(checkpoints.Window[place])
+	}
 	for _, t := range r.tables {
 		c, ok := from.Tables[t.plan.Table]
 		if ok {
@@ -437,7 +446,7 @@ func (s *shard) take(c *jobs.Chunk) {
 	l.regroup(s)
 	n := len(c.Docs)
 	s.next = c.At(n)
-	ref := &chunkRef{Chunk: c, lane: l, left: n, done: make([]bool, n), whole: n, slots: slotBytes * n}
+	ref := &chunkRef{Chunk: c, lane: l, left: n, done: make([]bool, n), whole: n, slots: slotBytes * n, taken: time.Now()}
 	s.chunks = append(s.chunks, ref)
 	s.encoded = 0
 	r := s.run
@@ -652,7 +661,11 @@ func (s *shard) pack() {
 	if !s.run.mem.starved() {
 		return
 	}
+	stuck := time.Now().Add(-packAfter)
 	for _, c := range s.chunks {
+		if c.taken.After(stuck) {
+			break
+		}
 		if c.freed || c.left == 0 || 2*c.left > c.whole || c.bytes == 0 {
 			continue
 		}

@@ -14,6 +14,10 @@ import (
 // large one what is read in a moment, because a plan should not cost what a run does.
 const sampleBytes = 6 * shardBytes
 
+// sampleChunk is how much is read at once. Of a file with manyShards, which spread a sample enough, it is all that is looked at of each,
+// unless its documents are too few.
+const sampleChunk, manyShards = 256 << 10, 16
+
 // Sample implements jobs.Source. A plain file gives an equal part from behind each shard's start, evenly spread there; a
 // stream gives its first documents, and is read up to them.
 func (s *Source) Sample(ctx context.Context, l jobs.Layout, c jobs.Collection, n int, f func(raw []byte) error) error {
@@ -97,9 +101,18 @@ func samplePlain(ctx context.Context, in *os.File, x *file, all []jobs.Shard, n 
 		if part == 0 {
 			continue
 		}
-		there := 0
-		if err := near(ctx, in, x, sh, reach, func([]byte) error { there++; return nil }); err != nil {
-			return err
+		there, reach, short := 0, reach, reach
+		if len(shards) >= manyShards {
+			short = min(sampleChunk, reach)
+		}
+		for _, r := range []int64{short, reach} {
+			there, reach = 0, r
+			if err := near(ctx, in, x, sh, r, func([]byte) error { there++; return nil }); err != nil {
+				return err
+			}
+			if there >= part {
+				break
+			}
 		}
 		part = min(part, there)
 		k := 0
@@ -154,3 +167,4 @@ type unbounded struct{}
 
 func (unbounded) Acquire(ctx context.Context, _ int) error { return ctx.Err() }
 func (unbounded) Adjust(int)                               {}
+func (unbounded) Chunk() int                               { return sampleChunk }
