@@ -276,6 +276,32 @@ func (c Pool) Jobs(ctx context.Context) ([]JobInfo, error) {
 	return list, nil
 }
 
+// Ticks lists what was decided of the newest instants of a job's schedule, the newest first.
+func (c Pool) Ticks(ctx context.Context, job string, n int) ([]tick.Decision, error) {
+	if _, _, err := get[jobRecord](ctx, c, c.p().job(job)); errors.Is(err, zookeeper.ErrNoNode) {
+		return nil, fmt.Errorf("%s: %w", job, ErrNoRun)
+	} else if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", job, err)
+	}
+	path := c.p().ticks(job)
+	names, err := c.children(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(names)
+	names = names[:min(n, len(names))]
+	list := make([]tick.Decision, len(names))
+	err = c.each(ctx, len(names), func(ctx context.Context, i int) error {
+		r, _, err := get[tickRecord](ctx, c, path+"/"+names[i])
+		list[i] = r.Decision
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the instants of %s: %w", job, err)
+	}
+	return list, nil
+}
+
 // RunInfo is a run of the pool.
 type RunInfo struct {
 	Job, ID     string
@@ -347,6 +373,11 @@ func (c Pool) status(ctx context.Context, job, id string) (RunInfo, error) {
 		info.Plan, _ = readPlan(ctx, c.ZK, at, r.Parts)
 		if r.Books != nil {
 			info.Tables, info.Totals, info.Done = r.Books.Tables, r.Books.Totals, r.Shards
+			for table, n := range r.Replays {
+				sum := info.Tables[table]
+				sum.Add(n)
+				info.Tables[table] = sum
+			}
 		}
 		return info, nil
 	}
@@ -485,6 +516,29 @@ func (c Pool) Resume(ctx context.Context, job, id string) error {
 // Cancel ends a run for good. What it wrote stays.
 func (c Pool) Cancel(ctx context.Context, job, id string) error {
 	return c.to(ctx, job, id, "cancel", Cancelled, Planning, Running, Paused, Failed)
+}
+
+// Replayed keeps what all replays of a run's dead letters came to.
+func (c Pool) Replayed(ctx context.Context, job, id string, all Replays) error {
+	path := c.p().run(job, id)
+	err := c.change(ctx, func(ctx context.Context) ([]zookeeper.Op, func(context.Context) (bool, error), error) {
+		r, version, err := get[runRecord](ctx, c, path)
+		switch {
+		case errors.Is(err, zookeeper.ErrNoNode):
+			return nil, nil, ErrNoRun
+		case err != nil || maps.Equal(r.Replays, all):
+			return nil, nil, err
+		case r.State != Done:
+			return nil, nil, fmt.Errorf("it is %s", r.State)
+		}
+		r.Replays, r.Write = all, rand.Text()
+		data := encode(r)
+		return []zookeeper.Op{zookeeper.SetOp(path, data, version), c.audit("replay the dead letters of " + nameOf(job, id))}, c.written(path, data), nil
+	})
+	if err != nil {
+		return fmt.Errorf("keep the replays of %s: %w", nameOf(job, id), err)
+	}
+	return nil
 }
 
 // Schedule stops a job's schedule, or lets it go on.

@@ -168,6 +168,7 @@ type leader struct {
 	splitAt  time.Duration   // when it was last looked whom to ask
 	prunedAt time.Duration   // when it was last looked what to prune
 	pruning  bool
+	trimmed  int // how often it was looked what to trim
 	writes   int
 	moved    int
 }

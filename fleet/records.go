@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"drover/checkpoints"
 	"drover/fleet/share"
 	"drover/fleet/tick"
 )
@@ -252,8 +253,12 @@ type runRecord struct {
 	Shards      int       `json:"shards,omitempty"`  // with those of splits
 	Parts       int       `json:"parts,omitempty"`   // of the plan's text
 	Books       *Books    `json:"books,omitempty"`
+	Replays     Replays   `json:"replays,omitempty"`
 	Write       string    `json:"write"` // names the write, so that who got no answer can look
 }
+
+// Replays is what replays of dead letters changed in a run's books, by table: dead became written.
+type Replays map[string]checkpoints.Counts
 
 // auditRecord is one control command.
 type auditRecord struct {

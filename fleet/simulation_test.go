@@ -1067,15 +1067,21 @@ func TestOldRunsArePruned(t *testing.T) {
 			rec.State, keep = Failed, true
 		case 8:
 			rec.Ended, keep = time.Time{}, true
+		case 30: // its dead letters may be replayed by its plan
+			rec.Attempt, rec.Books = "A", &Books{Tables: map[string]checkpoints.Counts{"t": {Read: 1, Dead: 1}}}
 		}
 		ops = append(ops, create(simRoot.run("k", id), encode(rec)))
 		if i%3 == 0 {
 			at := simRoot.run("k", id) + "/A"
-			ops = append(ops, create(at, nil), create(at+"/t", nil), create(at+"/t/w", nil))
+			ops = append(ops, create(at, nil), create(at+"/t", nil), create(at+"/t/w", nil), create(at+"/plan", nil), create(at+"/plan/0", []byte("plan")))
 		}
 		if keep {
 			want = append(want, id)
 		}
+	}
+	for i := range keepTicks + 100 {
+		at := s.wall().Add(-time.Duration(8*24+i) * time.Hour)
+		ops = append(ops, create(simRoot.ticks("k")+"/"+tick.Name(at), encode(tickRecord{head{format}, tick.Decision{At: at, Outcome: tick.Skipped}})))
 	}
 	if _, err := s.apply(nil, 0, ops); err != nil {
 		t.Fatal(err)
@@ -1092,6 +1098,15 @@ func TestOldRunsArePruned(t *testing.T) {
 	}
 	if got := s.truth.children(simRoot.runs("k")); !slices.Equal(got, want) {
 		t.Errorf("there are %v, want %v", got, want)
+	}
+	if n := len(s.truth.children(simRoot.ticks("k"))); n != keepTicks {
+		t.Errorf("%d decisions of the schedule are left, want %d", n, keepTicks)
+	}
+	for i, want := range map[int][]string{27: nil, 30: {"plan"}} {
+		at := simRoot.run("k", fmt.Sprintf("k%02d", i)) + "/A"
+		if got := s.truth.children(at); !slices.Equal(got, want) {
+			t.Errorf("below %s there are %v, want %v", at, got, want)
+		}
 	}
 	for _, p := range s.procs {
 		if why := p.memory.alert(); why != "" {

@@ -46,7 +46,7 @@ func TestLargeShardIsCutForIdleWorkers(t *testing.T) {
 	if len(cut.movers[0]) != len(cut.procs) {
 		t.Errorf("%d of %d processes worked on the large shard", len(cut.movers[0]), len(cut.procs))
 	}
-	if 3*cut.now > alone.now {
+	if 5*cut.now > 2*alone.now { // three at work cannot be more than three times as fast
 		t.Errorf("it took %v, and %v without a split", cut.now, alone.now)
 	}
 }

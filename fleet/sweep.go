@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"drover/fleet/tick"
 )
 
 const (
@@ -15,16 +17,29 @@ const (
 	// long ago. A schedule that fires each minute makes ten thousand in that time; a server keeps all of them in memory.
 	keepRuns = 20
 	keepFor  = 7 * 24 * time.Hour
-	// pruneEvery is how often one run is taken away. Nothing waits for it.
+	// keepTicks and keepCommands are how many decisions of a schedule stay, beside those of keepFor, and how many commands.
+	keepTicks, keepCommands = 1000, 10_000
+	// pruneEvery is how often one run is taken away, and it is looked whether one schedule has too many decisions. Nothing waits for it.
 	pruneEvery = 10 * time.Second
 )
 
 // sweep deletes the shards of a run that is over, whose record with its books stays. Their names are random: nobody makes them
-// again.
+// again. A run with dead letters keeps its plan, by which they are replayed.
 func (l *leader) sweep(r *runState) {
 	r.swept = true
 	path := l.p.run(r.key.job, r.key.id)
+	keep := ""
+	if b := r.record.Books; b != nil && r.record.Attempt != "" {
+		for _, c := range b.Tables {
+			if c.Dead > 0 {
+				keep = l.p.attempt(r.key, r.record.Attempt)
+			}
+		}
+	}
 	l.below(path, func(paths []string) {
+		if keep != "" {
+			paths = slices.DeleteFunc(paths, func(p string) bool { return p == keep || p == keep+"/plan" || strings.HasPrefix(p, keep+"/plan/") })
+		}
 		l.removeAll(paths, func(bool) {})
 	})
 }
@@ -36,6 +51,7 @@ func (l *leader) prune() {
 		return
 	}
 	l.prunedAt = l.now
+	l.trim()
 	by := map[string][]*runState{}
 	for _, r := range l.runs {
 		if !r.known {
@@ -67,6 +83,38 @@ func (l *leader) prune() {
 			return
 		}
 	}
+}
+
+// trim takes away old decisions of the next schedule in turn, or old commands. An instant whose decision is gone is not decided
+// again: the job says up to where all is decided, and what a backup undoes of that is a week at most, or else long missed.
+func (l *leader) trim() {
+	turns := []string{""}
+	for _, name := range slices.Sorted(maps.Keys(l.jobs)) {
+		if l.jobs[name].known && l.jobs[name].record.Spec.Schedule != nil {
+			turns = append(turns, name)
+		}
+	}
+	l.trimmed++
+	path, keep, young := l.p.audit(), keepCommands, func(string) bool { return false }
+	if name := turns[l.trimmed%len(turns)]; name != "" {
+		path, keep = l.p.ticks(name), keepTicks
+		young = func(name string) bool {
+			at, err := tick.Instant(name)
+			return err != nil || l.wall().Sub(at) < keepFor
+		}
+	}
+	l.list(path, func(names []string, _ bool) {
+		if l.over || len(names) <= keep {
+			return
+		}
+		slices.Sort(names)
+		old := slices.DeleteFunc(names[:len(names)-keep], young)
+		old = old[:min(len(old), shardsPerWrite)]
+		for i := range old {
+			old[i] = path + "/" + old[i]
+		}
+		l.removeAll(old, func(bool) {})
+	})
 }
 
 // below lists all below a node, the deepest first.

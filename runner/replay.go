@@ -2,18 +2,17 @@ package runner
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
+	"drover/checkpoints"
 	"drover/deadletters"
 	"drover/hbase"
 	"drover/jobs"
 )
-
-var discardLog = slog.New(slog.DiscardHandler)
 
 // ReplayResult is what a replay came to.
 type ReplayResult struct {
@@ -27,45 +26,79 @@ type ReplayResult struct {
 // written in its books. remap allows a mapping that differs from the run's: what refused the documents may have been mended
 // there. Killed at any point, it can be run again: a document written twice is the same row.
 func Replay(ctx context.Context, cfg Config, remap bool) (ReplayResult, error) {
-	var res ReplayResult
-	r := &run{cfg: cfg, log: cfg.Log, mon: cfg.Monitor, mem: &memory{bound: DefaultMemory}, tables: map[namespace]*table{}, drain: make(chan struct{})}
-	r.ctx, r.cancel = context.WithCancelCause(ctx)
+	r := newRun(ctx, cfg)
 	defer r.disconnect()
 	var err error
-	if r.folder, err = openFolder(cfg.StateDir, cfg.Job.Name, cfg.Log); err != nil {
-		return res, err
+	if r.folder, err = openFolder(cfg.StateDir, cfg.Job.Name, r.log); err != nil {
+		return ReplayResult{}, err
 	}
 	defer r.folder.close()
 	rec, err := r.folder.job()
 	if err != nil {
-		return res, err
+		return ReplayResult{}, err
 	}
 	if rec.Run == "" {
-		return res, refuse("%s was never run with its state in %s", cfg.Job.Name, cfg.StateDir)
+		return ReplayResult{}, refuse("%s was never run with its state in %s", cfg.Job.Name, cfg.StateDir)
 	}
 	if r.plan, err = r.folder.plan(rec.Run); err != nil {
-		return res, err
+		return ReplayResult{}, err
 	}
-	res.Run = rec.Run
 	if err := r.load(); err != nil {
-		return res, err
+		return ReplayResult{Run: rec.Run}, err
 	}
-	now := fingerprint(cfg.Job)
+	res, err := r.replayLetters(remap)
+	if r.letters != nil { // else nothing was replayed
+		if kept := r.keepReplays(); err == nil {
+			err = kept
+		}
+	}
+	return res, err
+}
+
+// ReplayPooled is Replay for a run that a pool ended, whose letters are where every host finds them. moved is what this replay and
+// those before it came to, by table, for the pool to keep: also after an error.
+func ReplayPooled(ctx context.Context, cfg Config, id string, plan []byte, remap bool) (res ReplayResult, moved map[string]checkpoints.Counts, err error) {
+	r := newRun(ctx, cfg)
+	defer r.disconnect()
+	res.Run = id
+	if cfg.Letters == nil && !cfg.Job.DeadLetters.Shared {
+		return res, nil, refuse("the letters of run %s are on the hosts of the workers that wrote them: only those in a table, or in a folder that is declared shared, can be replayed. Name the folder they were gathered in as dead_letters.to, with shared: true", id)
+	}
+	r.shared, r.plan = true, new(Plan)
+	if err := json.Unmarshal(plan, r.plan); err != nil {
+		return res, nil, fmt.Errorf("read the plan of run %s: %w", id, err)
+	}
+	r.plan.Run = id
+	for i := range r.plan.Tables {
+		r.plan.Tables[i].Create = false // it was there, and an empty one would take the letters as if it were
+	}
+	r.saver = newSaver(nil, map[int]checkpoints.Checkpoint{}) // which saves nothing: the books are the pool's
+	if res, err = r.replayLetters(remap); r.letters == nil {
+		return res, nil, err
+	}
+	x, xerr := r.readLetters(id)
+	if xerr != nil {
+		return res, nil, errors.Join(err, xerr)
+	}
+	return res, replaysIn(x), err
+}
+
+// replayLetters replays what is dead of the plan's run.
+func (r *run) replayLetters(remap bool) (ReplayResult, error) {
+	res := ReplayResult{Run: r.plan.Run}
+	now := fingerprint(r.cfg.Job)
 	now.Source = r.plan.Fingerprint.Source // the documents come from the letters
 	if diff := r.plan.Fingerprint.diff(now); len(diff) > 0 && !(remap && now.Table == r.plan.Fingerprint.Table) {
-		return res, refuse("the job is not the one that run %s was planned with: %s. If that is what mends the documents, say so with --remap", rec.Run, diff)
+		return res, refuse("the job is not the one that run %s was planned with: %s. If that is what mends the documents, say so with --remap", res.Run, diff)
 	}
 	if err := r.prepare(); err != nil {
 		return res, err
 	}
-	x, err := r.readLetters(rec.Run)
+	x, err := r.readLetters(res.Run)
 	if err != nil {
 		return res, err
 	}
 	err = r.replay(x, &res)
-	if kept := r.keepReplays(); err == nil {
-		err = kept
-	}
 	return res, err
 }
 

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -14,7 +15,7 @@ import (
 // never run there.
 func Status(ctx context.Context, stateDir string, j jobs.Job) (res Result, ok bool, err error) {
 	f := &folder{dir: filepath.Join(stateDir, j.Name)}
-	r := &run{cfg: Config{Job: j, StateDir: stateDir}, ctx: ctx, folder: f, log: discardLog, mon: &Monitor{}}
+	r := &run{cfg: Config{Job: j, StateDir: stateDir}, ctx: ctx, folder: f, log: slog.New(slog.DiscardHandler), mon: &Monitor{}}
 	rec, err := f.job()
 	if err != nil || rec.Run == "" {
 		return res, false, err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 
 	"drover/deadletters"
 	"drover/deadletters/lettertable"
+	"drover/fleet"
 	"drover/jobs"
 	"drover/runner"
 )
@@ -168,12 +170,16 @@ func deadShowCommand() *cobra.Command {
 
 func deadReplayCommand() *cobra.Command {
 	var asJSON, remap bool
-	var state string
+	var state, id string
+	var pool poolFlags
 	c := &cobra.Command{
 		Use:   "replay JOB.yaml",
 		Short: "Write the dead documents after all, once the cause is mended",
 		Long: `Maps and puts each dead document of the job's newest run again, with that run's timestamp, and moves it from dead to
-written in the run's books. What is still refused stays dead, and the exit code is then 3.`,
+written in the run's books. What is still refused stays dead, and the exit code is then 3.
+
+Where a pool is named and has a run of the job, that run's letters are replayed, by this process alone and without the pool's limits;
+they have to be in a table, or in a folder that is declared shared. --state names a run of this host in its place.`,
 		Args: cobra.ExactArgs(1),
 		RunE: ran(func(_ *cobra.Command, args []string) error {
 			f, err := loadJob(args[0])
@@ -186,9 +192,18 @@ written in the run's books. What is still refused stays dead, and the exit code 
 				return err
 			}
 			defer closer()
-			ctx, stop := interruptible()
-			defer stop()
-			res, err := runner.Replay(ctx, cfg, remap)
+			at, ok, err := pool.address(f)
+			if err != nil {
+				return err
+			}
+			var res runner.ReplayResult
+			if ok && state == "" {
+				res, err = replayPooled(at, cfg, id, remap)
+			} else {
+				ctx, stop := interruptible()
+				defer stop()
+				res, err = runner.Replay(ctx, cfg, remap)
+			}
 			if asJSON && err == nil {
 				if err := printJSON(os.Stdout, res); err != nil {
 					return err
@@ -214,5 +229,36 @@ written in the run's books. What is still refused stays dead, and the exit code 
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	c.Flags().BoolVar(&remap, "remap", false, "allow a mapping that differs from the run's, where that is what mends the documents")
 	c.Flags().StringVar(&state, "state", "", "folder of the job's state (default $XDG_STATE_HOME/drover)")
+	c.Flags().StringVar(&id, "run", "", "the pool's run (default the job's newest there)")
+	pool.add(c)
 	return c
+}
+
+// replayPooled replays the letters of a pool's run and has the pool keep what came of it; of a job that the pool has no run of, those of
+// its run on this host.
+func replayPooled(at poolAddress, cfg runner.Config, id string, remap bool) (res runner.ReplayResult, err error) {
+	ctx, p, done, err := at.command()
+	if err != nil {
+		return res, err
+	}
+	defer done()
+	job := cfg.Job.Name
+	info, err := p.Status(ctx, job, id)
+	switch {
+	case errors.Is(err, fleet.ErrNoRun) && id == "":
+		return runner.Replay(ctx, cfg, remap)
+	case err != nil:
+		return res, err
+	case info.State != fleet.Done:
+		return res, &runner.RefusedError{Reason: fmt.Sprintf("run %s of %s is %s: its letters can be replayed when it is done", info.ID, job, info.State)}
+	case info.Plan == nil:
+		return res, &runner.RefusedError{Reason: fmt.Sprintf("run %s of %s has no plan any more, since it has no dead letters", info.ID, job)}
+	}
+	res, moved, err := runner.ReplayPooled(ctx, cfg, info.ID, info.Plan, remap)
+	if moved != nil {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
+		err = errors.Join(err, p.Replayed(last, job, info.ID, moved))
+	}
+	return res, err
 }

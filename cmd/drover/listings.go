@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"drover/fleet"
+	"drover/fleet/tick"
 )
 
 // listing makes a command that lists something of the pool.
@@ -27,25 +28,30 @@ func listing[T any](c *cobra.Command, get func(ctx context.Context, p fleet.Pool
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				for _, t := range list {
-					if err := printJSON(os.Stdout, t); err != nil {
-						return err
-					}
-				}
-				return nil
-			}
-			w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, head)
-			for _, t := range list {
-				line(w, t)
-			}
-			return w.Flush()
+			return show(list, asJSON, head, line)
 		})
 	})
 	pool.add(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	return c
+}
+
+// show prints what a command lists, under a head or as JSON.
+func show[T any](list []T, asJSON bool, head string, line func(w io.Writer, t T)) error {
+	if asJSON {
+		for _, t := range list {
+			if err := printJSON(os.Stdout, t); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, head)
+	for _, t := range list {
+		line(w, t)
+	}
+	return w.Flush()
 }
 
 // jobLine is a job of the pool, for people and as JSON.
@@ -128,6 +134,9 @@ func workersCommand() *cobra.Command {
 			labels = append(labels, k+"="+l.Labels[k])
 		}
 		for _, k := range slices.Sorted(maps.Keys(l.Parts)) {
+			if strings.HasSuffix(k, ":*") {
+				continue // a namespace's are much the same; the JSON has them
+			}
 			parts = append(parts, fmt.Sprintf("%s %.0f %%", k, 100*l.Parts[k]))
 		}
 		fmt.Fprintf(w, "%s\t%d of %d\t%s\t%s\t%s\t%s\t%s\n", plainText(l.Worker), l.Shards, l.Capacity, dash(strings.Join(state, ", ")), dash(plainText(l.Version)),
@@ -155,5 +164,36 @@ func auditCommand() *cobra.Command {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", l.At.Local().Format(time.DateTime), plainText(l.By), plainText(l.What))
 	})
 	c.Flags().IntVarP(&n, "number", "n", n, "how many")
+	return c
+}
+
+func ticksCommand() *cobra.Command {
+	var pool poolFlags
+	var asJSON bool
+	var n int
+	c := &cobra.Command{
+		Use: "ticks JOB", Short: "List what became of the newest instants of a job's schedule",
+		Long: `Lists the newest instants of a job's schedule, and what the pool decided of each: fired, skipped or missed, and why. JOB is the job's
+name or its job file.`,
+		Args: cobra.ExactArgs(1),
+		RunE: ran(func(_ *cobra.Command, args []string) error {
+			job, f, err := jobName(args[0])
+			if err != nil {
+				return err
+			}
+			return pool.at(f, func(ctx context.Context, p fleet.Pool) error {
+				list, err := p.Ticks(ctx, job, n)
+				if err != nil {
+					return err
+				}
+				return show(list, asJSON, "AT\tOUTCOME\tRUN\tWHY", func(w io.Writer, d tick.Decision) {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.At.Local().Format(time.DateTime), d.Outcome, dash(d.Run), dash(plainText(d.Why)))
+				})
+			})
+		}),
+	}
+	pool.add(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	c.Flags().IntVarP(&n, "number", "n", 20, "how many")
 	return c
 }

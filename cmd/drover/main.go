@@ -73,7 +73,7 @@ Exit codes: 0 done · 1 failed, needs a person · 3 done, with dead letters · 4
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(runCommand(), planCommand(), statusCommand(), deadCommand(), endpointsCommand(), agentCommand(), gatewayCommand(), genCommand(), nativeCommand(), nativeServeCommand(), versionCommand(),
 		workerCommand(), submitCommand(), jobsCommand(), pauseCommand(), resumeCommand(), cancelCommand(), throttleCommand(), workersCommand(), drainCommand(), undrainCommand(),
-		backupCommand(), restoreCommand(), auditCommand())
+		backupCommand(), restoreCommand(), auditCommand(), ticksCommand())
 	err := root.Execute()
 	var code exit
 	var usage usageError

@@ -212,7 +212,12 @@ func landed(w time.Time, zone *time.Location) time.Time {
 }
 
 // Name is an instant's name: its decision is written under it, and the run that it makes is called so.
-func Name(at time.Time) string { return at.UTC().Format("20060102T150405Z") }
+func Name(at time.Time) string { return at.UTC().Format(nameLayout) }
+
+const nameLayout = "20060102T150405Z"
+
+// Instant is the instant of a name.
+func Instant(name string) (time.Time, error) { return time.Parse(nameLayout, name) }
 
 // Outcome is what was decided.
 type Outcome string
