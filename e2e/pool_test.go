@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
+
 	"drover/e2e/stack"
 	"drover/jobs/mongodump/dumpgen"
 )
@@ -371,6 +373,44 @@ func TestPoolCommands(t *testing.T) {
 		}
 		r = c.drover("submit", job(t, "deader", bad, "deader", f.addrs(), "dead_letters: {max: 4}"), "--wait", "--json").must(t, 1)
 		tells(t, "a run with too many dead letters", r.stdout, "dead_letters.max is 4")
+		tells(t, "a replay of letters on workers' hosts", c.drover("dead", "replay", yaml).must(t, 1).stderr, "shared: true")
+	})
+
+	// Dead letters of a pool's run in a table are replayed from any host, also when the run's shards are swept.
+	t.Run("Replay", func(t *testing.T) {
+		t.Parallel()
+		c, f := newCrew(t, e), newFleet(t, 2)
+		c.worker()
+		c.worker()
+		c.there(2)
+		const n, without = 3000, 7
+		docs := make([]bson.D, n)
+		for i := range docs {
+			docs[i] = bson.D{{Key: "_id", Value: fmt.Sprintf("id%05d", i)}, {Key: "k", Value: fmt.Sprintf("k%05d", i)}}
+			if i%(n/without) == 3 && i/(n/without) < without {
+				docs[i] = docs[i][:1]
+			}
+		}
+		file, _ := dumpOf(t, docs)
+		with := func(mapping string) string {
+			return spec{name: "replayed", source: file, mapping: mapping, gateways: f.addrs(), rest: `dead_letters: {max: unlimited, to: "hbase:letters"}`}.file(t)
+		}
+		yaml, mended := with("{key: k, family: d}"), with("{key: _id, family: d}")
+		r := c.drover("submit", yaml, "--wait", "--json").must(t, 3)
+		if b := r.json; b.Dead != without || b.Written != n-without {
+			t.Fatalf("the books say %+v, want %d dead of %d", b, without, n)
+		}
+		c.drover("dead", "replay", yaml).must(t, 3)
+		tells(t, "a replay by another mapping", c.drover("dead", "replay", mended).must(t, 1).stderr, "--remap")
+		tells(t, "the replay", c.drover("dead", "replay", mended, "--remap", "--run", r.json.Run).must(t, 0).stdout, fmt.Sprintf("%d replayed, 0 still dead", without))
+		tells(t, "one more", c.drover("dead", "replay", mended, "--remap").must(t, 0).stdout, "0 replayed, 0 still dead")
+		if b := c.status("replayed"); b.State != "done" || b.Dead != 0 || b.Written != n || b.Rows != n {
+			t.Errorf("after the replay the books say %+v, want %d written and none dead", b, n)
+		}
+		if rows := f.rows(t, "replayed"); rows != n {
+			t.Errorf("%d rows after the replay, want %d", rows, n)
+		}
+		tells(t, "the audit", c.drover("audit").must(t, 0).stdout, "replay the dead letters of replayed/"+r.json.Run)
 	})
 
 	// A run whose state is in the pool is killed, and goes on; the pool's worker leaves it alone.
@@ -441,6 +481,13 @@ func TestPoolLimitsARunBesideIt(t *testing.T) {
 		}
 		return nil
 	})
+	// A namespace's limit holds for all its tables together, beside their own.
+	c.drover("throttle", "default:*", "--rows", "1000").must(t, 0)
+	time.Sleep(2 * time.Second)
+	if n := f.rate(3 * time.Second); n < float64(scaled(500, 1)) || n > 1150 {
+		t.Errorf("%.0f rows/s under a limit of 1000 for the namespace", n)
+	}
+	c.drover("throttle", "default:*", "--off").must(t, 0)
 	p.signal(syscall.SIGTERM)
 	r := p.wait().must(t, 143)
 	tells(t, "the run", r.stderr, "ZooKeeper is not reached", "ZooKeeper is reached again")

@@ -33,7 +33,7 @@ type squad struct {
 	zk       *zookeeper.Client // the test's own
 	pool     pool.Pool
 	capacity int
-	settings []string // of the workers' environment
+	settings []string // of the workers: flags, and their environment
 	workers  map[string]*process
 	said     map[string]string // by workers that ended
 }
@@ -63,7 +63,14 @@ func newSquad(t *testing.T, n, capacity int, settings ...string) *squad {
 
 func (s *squad) launch(name string) {
 	s.t.Helper()
-	args := append(slices.Clone(s.settings), "worker", "--name", name, "--capacity", fmt.Sprint(s.capacity))
+	args := []string{"worker", "--name", name, "--capacity", fmt.Sprint(s.capacity)}
+	for _, x := range s.settings {
+		if isSetting(x) {
+			args = slices.Insert(args, 0, x)
+		} else {
+			args = append(args, x)
+		}
+	}
 	s.workers[name] = s.start(args...)
 }
 
@@ -184,8 +191,14 @@ func (s *squad) owned(attempt string, shards int, name string) (list []int) {
 	return list
 }
 
-// taken waits until somebody else has written a checkpoint of each of these shards, and gives the times by ZooKeeper's clock.
-func (s *squad) taken(attempt string, of []held) (at []time.Time) {
+// handed is when a shard was given to somebody else, and when that one's first checkpoint of it was written, by ZooKeeper's clock.
+type handed struct {
+	shard        int
+	given, saved time.Time
+}
+
+// taken waits until somebody else has written a checkpoint of each of these shards.
+func (s *squad) taken(attempt string, of []held) (list []handed) {
 	s.t.Helper()
 	soon(s.t, 30*time.Second, func() error {
 		of = slices.DeleteFunc(of, func(old held) bool {
@@ -193,7 +206,11 @@ func (s *squad) taken(attempt string, of []held) (at []time.Time) {
 			if err != nil || h.store == old.store {
 				return false
 			}
-			at = append(at, mtime)
+			_, stat, err := s.zk.Get(s.t.Context(), checkpoints.EpochPath(attempt, old.shard))
+			if err != nil {
+				return false
+			}
+			list = append(list, handed{old.shard, time.UnixMilli(stat.Mtime), mtime})
 			return true
 		})
 		if len(of) > 0 {
@@ -201,7 +218,7 @@ func (s *squad) taken(attempt string, of []held) (at []time.Time) {
 		}
 		return nil
 	})
-	return at
+	return list
 }
 
 // target is where a test's rows go: real HBase at full count, embedded gateways else.
@@ -320,13 +337,13 @@ func TestPoolUnderChaos(t *testing.T) {
 // takeOver is the end of a worker, and when its shards had a checkpoint of somebody else.
 type takeOver struct {
 	signalled, ended time.Time
-	first            []time.Time
+	shards           []handed
 }
 
 func since(list []takeOver, from func(takeOver) time.Time) (all []time.Duration) {
 	for _, o := range list {
-		for _, at := range o.first {
-			all = append(all, at.Sub(from(o)))
+		for _, h := range o.shards {
+			all = append(all, h.saved.Sub(from(o)))
 		}
 	}
 	return all
@@ -352,7 +369,7 @@ func TestPoolTakesOver(t *testing.T) {
 	var kills, stops []takeOver
 	overs := func(list []takeOver) (n int) {
 		for _, o := range list {
-			n += len(o.first)
+			n += len(o.shards)
 		}
 		return n
 	}
@@ -377,7 +394,8 @@ func TestPoolTakesOver(t *testing.T) {
 		})
 		_, shards = s.attempt("takeover", run)
 		name := pick(rnd, s.names())
-		if lead := s.leader(); n%4 < 2 && lead != "" {
+		lead := s.leader()
+		if n%4 < 2 && lead != "" {
 			name = lead
 			leaders++
 		}
@@ -400,7 +418,13 @@ func TestPoolTakesOver(t *testing.T) {
 			}
 		}
 		of = slices.DeleteFunc(of, func(h held) bool { return h.shard < 0 })
-		o.first = s.taken(attempt, of)
+		o.shards = s.taken(attempt, of)
+		for _, h := range o.shards {
+			if took := h.saved.Sub(o.signalled); took > fleetSession+3*time.Second {
+				t.Logf("shard %d of %s after %v (leader: %v): given after %.2f s, with a checkpoint after %.2f s", h.shard, name, sig, name == lead,
+					h.given.Sub(o.signalled).Seconds(), took.Seconds())
+			}
+		}
 		if sig == syscall.SIGKILL {
 			kills = append(kills, o)
 		} else {
@@ -599,6 +623,9 @@ func TestPoolScheduleUnderKills(t *testing.T) {
 	}
 	if len(runs) != len(fired) {
 		t.Errorf("%d runs are there, %d were fired", len(runs), len(fired))
+	}
+	if n := lines(s.drover("ticks", "cron", "-n", "1000", "--json").must(t, 0).stdout); n != len(names) {
+		t.Errorf("%d instants are listed, want %d", n, len(names))
 	}
 	if kills == 0 || len(fired) < ticks/6 {
 		t.Errorf("%d kills and %d runs show too little", kills, len(fired))

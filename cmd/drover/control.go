@@ -152,8 +152,11 @@ func throttleCommand() *cobra.Command {
 		Use:   "throttle TABLE",
 		Short: "Limit all work of the pool on a table, whatever its jobs allow",
 		Long: `Sets limits for a table, over those of its jobs: the lower of both holds, within a second, for all workers together and for every
-drover run that takes part. What is not given is not limited. --off takes the throttle away. To stop all work: drover pause --table.`,
+drover run that takes part. What is not given is not limited. --off takes the throttle away. To stop all work: drover pause --table.
+
+NAMESPACE:* in place of a table limits all tables of a namespace together, beside what holds for each; default:* those without one.`,
 		Example: `  drover throttle events --rows 5000 --bytes 8MiB
+  drover throttle 'ops:*' --rows 20000
   drover throttle events --off`,
 		Args: cobra.ExactArgs(1),
 		RunE: ran(func(cmd *cobra.Command, args []string) error {

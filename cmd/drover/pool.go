@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -244,15 +245,38 @@ func limitOf(l jobs.Limits) share.Limit {
 	return limit
 }
 
-// account is a part of a table's budget, as package runner wants it.
-type account struct {
-	*share.Account
-	release func()
+// payment is the parts that a process has of the budgets that hold for a table, its namespace's and its own, as package runner wants
+// them.
+type payment struct {
+	accounts []*share.Account
+	release  []func()
 }
 
-func (a account) Close() error {
-	a.release()
+// Wait waits at one account after the other, the table's last: its limit is the one that has to be kept to the second.
+func (p payment) Wait(ctx context.Context, rows, bytes int) (waited time.Duration, err error) {
+	for _, a := range p.accounts {
+		w, err := a.Wait(ctx, rows, bytes)
+		if waited += w; err != nil {
+			return waited, err
+		}
+	}
+	return waited, nil
+}
+
+func (p payment) Close() error {
+	for _, f := range p.release {
+		f()
+	}
 	return nil
+}
+
+// namespaceOf is the name under which all tables of a table's namespace are limited together.
+func namespaceOf(table string) string {
+	ns, _, ok := strings.Cut(table, ":")
+	if !ok {
+		ns = "default"
+	}
+	return ns + ":*"
 }
 
 // budgets gives a run its part of the pool's budgets, which are by the table's name alone: tables of one name in two clusters share
@@ -273,9 +297,11 @@ func budgets(m *fleet.Member, who string, u fleet.Use, daily jobs.Daily) budgete
 			return u
 		}
 		part := factor()
-		a, release := m.Budget(table, kind, who, use(part))
+		ns, leave := m.Budget(namespaceOf(table), kind, who, u)
+		own, release := m.Budget(table, kind, who, use(part))
+		pays := payment{[]*share.Account{ns, own}, []func(){leave, release}}
 		if daily.Windows == "" {
-			return account{a, release}
+			return pays
 		}
 		quit := make(chan struct{})
 		var wg sync.WaitGroup
@@ -292,7 +318,8 @@ func budgets(m *fleet.Member, who string, u fleet.Use, daily jobs.Daily) budgete
 				}
 			}
 		})
-		return account{a, func() { close(quit); wg.Wait(); release() }}
+		pays.release = slices.Insert(pays.release, 0, func() { close(quit); wg.Wait() })
+		return pays
 	}
 }
 

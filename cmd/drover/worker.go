@@ -35,6 +35,7 @@ func workerCommand() *cobra.Command {
 		name, state, status string
 		labels              []string
 		capacity, memory    int
+		share               string
 		follow              bool
 	}
 	c := &cobra.Command{
@@ -62,6 +63,10 @@ A second one ends it at once. drover drain does the same from afar, without endi
 			if o.capacity < 0 {
 				return usageError{fmt.Errorf("--capacity %d: want a number of shards from 0", o.capacity)}
 			}
+			part, err := parsePart(o.share)
+			if err != nil {
+				return usageError{err}
+			}
 			wall, err := wallClock(os.Getenv("DROVER_CLOCK"))
 			if err != nil {
 				return usageError{err}
@@ -72,7 +77,7 @@ A second one ends it at once. drover drain does the same from afar, without endi
 			}
 			log := logger(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
 			w := &worker{
-				name: o.name, state: stateDir(o.state), capacity: o.capacity, memory: o.memory << 20, wall: wall, log: log, runs: map[string]*underway{},
+				name: o.name, state: stateDir(o.state), capacity: o.capacity, memory: o.memory << 20, part: part, wall: wall, log: log, runs: map[string]*underway{},
 			}
 			return w.serve(at, labels, !o.follow, o.status)
 		}),
@@ -83,6 +88,7 @@ A second one ends it at once. drover drain does the same from afar, without endi
 	f.IntVar(&o.capacity, "capacity", defaultCapacity(), "shards to move at once; 0 works on none, but leads")
 	f.StringArrayVar(&o.labels, "label", nil, "KEY=VALUE that jobs may ask for; several times for several")
 	f.IntVar(&o.memory, "memory", runner.DefaultMemory>>20, "MiB of documents and rows in flight, for each run that it works on")
+	f.StringVar(&o.share, "share", "100%", "the most of a table's limit that it takes, also when nobody else does: for a host that is weak")
 	f.BoolVar(&o.follow, "follow", false, "never lead")
 	f.StringVar(&o.state, "state", "", "folder for dead letters (default $XDG_STATE_HOME/drover)")
 	f.StringVar(&o.status, "status-file", "", "write what it does into this file, as JSON, in place of progress lines")
@@ -106,6 +112,16 @@ func wallClock(text string) (func() time.Time, error) {
 	return func() time.Time { return from.Add(time.Since(from) * time.Duration(times)) }, nil
 }
 
+// parsePart reads a part of a limit, such as 40%.
+func parsePart(text string) (float64, error) {
+	n, ok := strings.CutSuffix(text, "%")
+	p, err := strconv.ParseFloat(strings.TrimSpace(n), 64)
+	if !ok || err != nil || !(p > 0 && p <= 100) {
+		return 0, fmt.Errorf("--share %s: want a part of the limit above 0 and up to 100%%, such as 40%%", text)
+	}
+	return p / 100, nil
+}
+
 func parseLabels(list []string) (map[string]string, error) {
 	labels := map[string]string{}
 	for _, l := range list {
@@ -122,6 +138,7 @@ func parseLabels(list []string) (map[string]string, error) {
 type worker struct {
 	name, state      string
 	capacity, memory int
+	part             float64          // the most of a budget that is taken; 0 is all
 	wall             func() time.Time // nil is the host's
 	member           *fleet.Member
 	log              *slog.Logger
@@ -322,7 +339,7 @@ func (w *worker) move(ctx context.Context, r fleet.Run, f *jobfile.File, cfg run
 		daily = jobs.Daily{} // the pool has it by the run's Spec
 	}
 	// Not the run alone: what worked on it under a session that was lost may still be about to end.
-	pays := budgets(w.member, name+" "+rand.Text(), fleet.Use{Weight: r.Spec.Weight, Class: r.Spec.Class}, daily)
+	pays := budgets(w.member, name+" "+rand.Text(), fleet.Use{Weight: r.Spec.Weight, Class: r.Spec.Class, Cap: w.part}, daily)
 	closer, err := connectTo(f, &cfg, true, nil, pays)
 	if err != nil {
 		return err
