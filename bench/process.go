@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -55,11 +54,31 @@ type usage struct {
 }
 
 func usageOf(s *os.ProcessState, wall time.Duration) usage {
-	u := usage{wall: wall, cpu: s.UserTime() + s.SystemTime()}
-	if r, ok := s.SysUsage().(*syscall.Rusage); ok {
-		u.rss = r.Maxrss << 10
-	}
-	return u
+	return usage{wall: wall, cpu: s.UserTime() + s.SystemTime()}
+}
+
+// watchMemory follows what the kernel counts as a process's most resident memory until stop. It is not in what wait4 gives: there the
+// memory of the process that forked it counts too.
+func watchMemory(pid int) (stop func() int64) {
+	quit, most := make(chan struct{}), make(chan int64)
+	go func() {
+		var high int64
+		for {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			if _, after, ok := bytes.Cut(text, []byte("VmHWM:")); ok && err == nil {
+				var kb int64
+				fmt.Sscan(string(after[:min(len(after), 40)]), &kb)
+				high = kb << 10
+			}
+			select {
+			case <-quit:
+				most <- high
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	return func() int64 { close(quit); return <-most }
 }
 
 // ackServer is the process that only acknowledges.
@@ -161,8 +180,12 @@ func (b *bench) move(ctx context.Context, j job, env ...string) (books, usage, e
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	began := time.Now()
-	err = cmd.Run()
-	wall := time.Since(began)
+	if err := cmd.Start(); err != nil {
+		return bk, usage{}, fmt.Errorf("run drover: %w", err)
+	}
+	memory := watchMemory(cmd.Process.Pid)
+	err = cmd.Wait()
+	wall, high := time.Since(began), memory()
 	if err != nil {
 		return bk, usage{}, fmt.Errorf("run drover: %w: %s", err, bytes.TrimSpace(errs.Bytes()))
 	}
@@ -172,5 +195,7 @@ func (b *bench) move(ctx context.Context, j job, env ...string) (books, usage, e
 	if bk.State != "done" {
 		return bk, usage{}, fmt.Errorf("run drover: it ended %s: %s", bk.State, bk.Reason)
 	}
-	return bk, usageOf(cmd.ProcessState, wall), nil
+	u := usageOf(cmd.ProcessState, wall)
+	u.rss = high
+	return bk, u, nil
 }

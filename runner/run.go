@@ -20,7 +20,7 @@ import (
 // Bounds of a batch. Within them a batch is what one call carries; a limit makes it smaller, so that the rate stays even.
 const (
 	maxRows  = 1000
-	maxBytes = 512 << 10
+	maxBytes = 1 << 20
 	maxCells = 20_000
 )
 

@@ -102,7 +102,7 @@ func boundMemory(inFlight int) {
 		debug.SetGCPercent(300)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(int64(inFlight) + 96<<20)
+		debug.SetMemoryLimit(int64(inFlight) + 80<<20)
 	}
 }
 

@@ -52,6 +52,10 @@ func serverSite(regionServers int) map[string]string {
 		"hbase.master.wait.on.regionservers.interval":   "100",
 		"hbase.regionserver.msginterval":                "1000",
 		"hbase.regionserver.handler.count":              "10",
+		// What dropped tables and old logs leave fills a disk in ten minutes of measuring, if it is kept for as long as by default.
+		"hbase.master.hfilecleaner.ttl": "30000",
+		"hbase.master.logcleaner.ttl":   "30000",
+		"hbase.master.cleaner.interval": "20000",
 		// No table has a quota until a test sets one, and then it is in force at once.
 		"hbase.quota.enabled":        "true",
 		"hbase.quota.refresh.period": "1000",
