@@ -156,21 +156,14 @@ func (s *squad) attempt(job, run string) (path string, shards int) {
 	return at + "/" + rec.Attempt, rec.Shards
 }
 
-// held is a shard of a worker, and how its checkpoint was written last.
-type held struct {
-	shard int
-	store string // of the owner that wrote it; "" is nobody
-	mark  checkpoints.Mark
-}
-
-func (s *squad) mark(attempt string, n int) (held, time.Time, error) {
+// mark is a shard's, and when it was written last by ZooKeeper's clock.
+func (s *squad) mark(attempt string, n int) (checkpoints.Mark, time.Time, error) {
 	data, stat, err := s.zk.Get(s.t.Context(), checkpoints.MarkPath(attempt, n))
 	if err != nil {
-		return held{}, time.Time{}, err
+		return checkpoints.Mark{}, time.Time{}, err
 	}
 	m, err := checkpoints.DecodeMark(data)
-	store, _, _ := strings.Cut(m.Write, ".")
-	return held{n, store, m}, time.UnixMilli(stat.Mtime), err
+	return m, time.UnixMilli(stat.Mtime), err
 }
 
 // owned lists the shards that a worker has and that are not done.
@@ -182,9 +175,9 @@ func (s *squad) owned(attempt string, shards int, name string) (list []int) {
 		if !strings.HasPrefix(string(owner), name+"-") {
 			continue
 		}
-		h, _, err := s.mark(attempt, n)
+		m, _, err := s.mark(attempt, n)
 		must(s.t, err)
-		if h.mark.Checkpoint == nil || !h.mark.Checkpoint.Done {
+		if m.Checkpoint == nil || !m.Checkpoint.Done {
 			list = append(list, n)
 		}
 	}
@@ -197,24 +190,30 @@ type handed struct {
 	given, saved time.Time
 }
 
-// taken waits until somebody else has written a checkpoint of each of these shards.
-func (s *squad) taken(attempt string, of []held) (list []handed) {
+// taken waits until each of these shards was given to somebody else who has written a checkpoint of it. epochs are their nodes' versions
+// before: a write of whoever had a shard then is refused once it was given away.
+func (s *squad) taken(attempt string, epochs map[int]int32) (list []handed) {
 	s.t.Helper()
 	soon(s.t, 30*time.Second, func() error {
-		of = slices.DeleteFunc(of, func(old held) bool {
-			h, mtime, err := s.mark(attempt, old.shard)
-			if err != nil || h.store == old.store {
-				return false
+		var lack []string
+		for n, was := range epochs {
+			owner, epoch, err := s.zk.Get(s.t.Context(), checkpoints.EpochPath(attempt, n))
+			must(s.t, err)
+			m, at, err := s.mark(attempt, n)
+			must(s.t, err)
+			given := time.UnixMilli(epoch.Mtime)
+			switch c := m.Checkpoint; {
+			case epoch.Version > was && at.After(given):
+				list = append(list, handed{n, given, at})
+				delete(epochs, n)
+			case epoch.Version == was && c != nil && c.Done: // its owner's last write was done after its end
+				delete(epochs, n)
+			default:
+				lack = append(lack, fmt.Sprintf("%d: owner %s since %v, checkpoint %+v at %v", n, owner, given, c, at))
 			}
-			_, stat, err := s.zk.Get(s.t.Context(), checkpoints.EpochPath(attempt, old.shard))
-			if err != nil {
-				return false
-			}
-			list = append(list, handed{old.shard, time.UnixMilli(stat.Mtime), mtime})
-			return true
-		})
-		if len(of) > 0 {
-			return fmt.Errorf("shards %v were not taken over", of)
+		}
+		if len(lack) > 0 {
+			return fmt.Errorf("shards were not taken over:\n%s", strings.Join(lack, "\n"))
 		}
 		return nil
 	})
@@ -354,6 +353,9 @@ func distribution(list []time.Duration) string {
 		percentile(list, 0.5).Seconds(), percentile(list, 0.9).Seconds(), percentile(list, 0.99).Seconds(), percentile(list, 1).Seconds())
 }
 
+// How soon a shard has another's checkpoint: after a kill within a session timeout, a tick and three seconds, and after a clean stop in one.
+const takenAfterKill, takenAfterStop = fleetSession + 3500*time.Millisecond, time.Second
+
 // The shards of a worker that died have another's checkpoint within a session timeout, a tick and three seconds; those of one
 // that was ended cleanly within one second of its end.
 func TestPoolTakesOver(t *testing.T) {
@@ -399,30 +401,27 @@ func TestPoolTakesOver(t *testing.T) {
 			name = lead
 			leaders++
 		}
-		var of []held
+		of := map[int]int32{}
 		for _, n := range s.owned(attempt, shards, name) {
-			h, _, err := s.mark(attempt, n)
-			must(t, err)
-			if h.store != "" {
-				of = append(of, h)
+			if m, _, err := s.mark(attempt, n); err == nil && m.Checkpoint != nil {
+				_, epoch, err := s.zk.Exists(t.Context(), checkpoints.EpochPath(attempt, n))
+				must(t, err)
+				of[n] = epoch.Version
 			}
 		}
 		o := takeOver{signalled: time.Now()}
 		sig := []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM}[n%2]
 		s.end(name, sig)
 		o.ended = time.Now()
-		// What it did last is not another's.
-		for i, h := range of {
-			if last, _, err := s.mark(attempt, h.shard); err == nil && last.mark.Checkpoint != nil && last.mark.Checkpoint.Done {
-				of[i].shard = -1
-			}
-		}
-		of = slices.DeleteFunc(of, func(h held) bool { return h.shard < 0 })
 		o.shards = s.taken(attempt, of)
+		from, allowed := o.signalled, takenAfterKill
+		if sig == syscall.SIGTERM {
+			from, allowed = o.ended, takenAfterStop
+		}
 		for _, h := range o.shards {
-			if took := h.saved.Sub(o.signalled); took > fleetSession+3*time.Second {
+			if took := h.saved.Sub(from); took > allowed {
 				t.Logf("shard %d of %s after %v (leader: %v): given after %.2f s, with a checkpoint after %.2f s", h.shard, name, sig, name == lead,
-					h.given.Sub(o.signalled).Seconds(), took.Seconds())
+					h.given.Sub(from).Seconds(), took.Seconds())
 			}
 		}
 		if sig == syscall.SIGKILL {
@@ -444,10 +443,10 @@ func TestPoolTakesOver(t *testing.T) {
 	if !proving() {
 		return
 	}
-	if m := percentile(k, 0.99); m > fleetSession+500*time.Millisecond+3*time.Second {
+	if m := percentile(k, 0.99); m > takenAfterKill {
 		t.Errorf("after kills the slowest of a hundred take-overs took %v", m)
 	}
-	if m := percentile(c, 0.99); m > time.Second {
+	if m := percentile(c, 0.99); m > takenAfterStop {
 		t.Errorf("after clean stops the slowest of a hundred take-overs took %v", m)
 	}
 }

@@ -18,7 +18,7 @@ const (
 	callWeight, callBound = 0.15, 3
 
 	// A gateway that gets no call because it was slow is thought half as slow after this long, so that it is tried again.
-	// Each try that disappoints doubles it.
+	// The first try that disappoints makes it four times as long, each further one doubles it.
 	shortestForgive, longestForgive = 7 * time.Second, 2 * time.Minute
 
 	// A call this many times over its estimate is overdue: with no answer from its gateway meanwhile, the others are
@@ -237,7 +237,7 @@ func (l *lane) learnLocked(g *gateway, now time.Time, took time.Duration, units 
 		// It may have been hanging when the call began. The next one tells.
 		took = min(took, seconds(tooLate*l.est.unit*units))
 	case slow && load == 1:
-		g.est.forgive = min(max(2*g.est.forgive, 2*shortestForgive), longestForgive)
+		g.est.forgive = min(max(2*g.est.forgive, 4*shortestForgive), longestForgive)
 	case !slow:
 		// What was forgiven while it got no call turns out to be true. Otherwise a gateway that a run of slow answers had set
 		// back would need a dozen tries, each after a long wait, to be believed again.

@@ -32,13 +32,26 @@ var past = func() context.Context {
 	return ctx
 }()
 
+// valued is a context with the values of another beside its own: a Pacer goes by those of an Apply's.
+type valued struct {
+	context.Context
+	more context.Context
+}
+
+func (v valued) Value(key any) any {
+	if x := v.Context.Value(key); x != nil { // before, for package context looks for what ends it here
+		return x
+	}
+	return v.more.Value(key)
+}
+
 // holding gives the context for all that waits without anything being sent: it ends with ctx and with the right.
 func holding(ctx context.Context) (r *Right, wait context.Context, stop func()) {
 	r, _ = ctx.Value(rightKey{}).(*Right)
 	if r == nil {
 		return nil, ctx, func() {}
 	}
-	wait, cancel := context.WithCancelCause(r.Until)
+	wait, cancel := context.WithCancelCause(valued{r.Until, ctx})
 	unhook := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	return r, wait, func() {
 		unhook()

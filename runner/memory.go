@@ -10,7 +10,7 @@ import (
 // settled. Waiters are served in order, so a large document is not starved by small ones. It implements jobs.Memory.
 type memory struct {
 	bound   int
-	readers func() int // how many share it; nil is few
+	readers int // how many shards may be read at a time; 0 is few
 
 	mu      sync.Mutex
 	held    int       // may exceed bound by what Adjust added, at most a chunk's growth for each shard
@@ -27,12 +27,12 @@ type memoryWaiter struct {
 const chunksEach = 16
 
 // Chunk implements jobs.Crowded. At a low rate a chunk is held for as long as it takes to send it, so with large chunks a few shards
-// would leave no memory to the others.
+// would leave no memory to those that come later: what counts is how many there may be.
 func (m *memory) Chunk() int {
-	if m.readers == nil {
+	if m.readers == 0 {
 		return m.bound
 	}
-	return m.bound / (chunksEach * max(m.readers(), 1))
+	return m.bound / (chunksEach * m.readers)
 }
 
 func (m *memory) fitsLocked(n int) bool { return m.held == 0 || m.held+n <= m.bound }

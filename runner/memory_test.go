@@ -96,13 +96,12 @@ func TestFingerprintNamesWhatDiffers(t *testing.T) {
 
 // Two shards read chunks of the usual size; forty hold as much together, each a little, so that none waits for what the others send.
 func TestManyReadersHoldLessEach(t *testing.T) {
-	n := 2
-	m := &memory{bound: DefaultMemory, readers: func() int { return n }}
+	m := &memory{bound: DefaultMemory, readers: 2}
 	if c := m.Chunk(); c < 1<<20 {
 		t.Errorf("a chunk of %d bytes for each of two, want 1 MiB", c)
 	}
-	n = 40
-	if c := m.Chunk(); c*chunksEach*n > DefaultMemory || c < 32<<10 {
+	m.readers = 40
+	if c := m.Chunk(); c*chunksEach*m.readers > DefaultMemory || c < 32<<10 {
 		t.Errorf("a chunk of %d bytes for each of forty", c)
 	}
 }

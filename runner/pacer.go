@@ -34,6 +34,15 @@ type Budget interface {
 	Close() error
 }
 
+type firstKey struct{}
+
+// GoesFirst tells a Budget that what waits goes before what does not: the first rows of a shard that was taken over from another
+// process. Until they are settled nobody knows how far it is, and the rows of shards that were here before may be many.
+func GoesFirst(ctx context.Context) bool {
+	first, _ := ctx.Value(firstKey{}).(bool)
+	return first
+}
+
 // paced is one table.
 type paced struct {
 	budget Budget

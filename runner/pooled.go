@@ -139,8 +139,7 @@ func newRun(ctx context.Context, cfg Config) *run {
 	if cfg.Shards == 0 {
 		cfg.Shards = defaultShards()
 	}
-	r := &run{cfg: cfg, log: cfg.Log, mon: cfg.Monitor, mem: &memory{bound: cfg.Memory}, tables: map[namespace]*table{}, drain: make(chan struct{})}
-	r.mem.readers = func() int { return int(r.active.Load()) }
+	r := &run{cfg: cfg, log: cfg.Log, mon: cfg.Monitor, mem: &memory{bound: cfg.Memory, readers: cfg.Shards}, tables: map[namespace]*table{}, drain: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	r.recycled.Most, r.windows.Most = recycledMost, windowsMost
 	return r

@@ -121,6 +121,7 @@ type shard struct {
 	err            error // the first; nothing is launched after it
 	fresh          bool  // rows were appended since the last look at stale batches
 	limited        bool  // the limit of documents is reached: nothing more is read
+	taken          bool  // it was another process's, and nothing is settled here yet
 	encoded        int   // bytes encoded from the chunk in hand
 	limitNanos     int64 // decayed, to tell waiting for the limit from waiting for gateways
 	callNanos      int64
@@ -132,6 +133,7 @@ func (r *run) newShard(l Lease) *shard {
 		run: r, lease: l, spec: l.Shard, ctx: r.ctx, lanes: map[namespace]*lane{},
 		cursor: jobs.Cursor(from.Cursor), stored: from.Stored,
 		landed: make(chan *flight, r.capacity+2),
+		taken:  r.shared && from.Cursor != "",
 	}
 	if s.cursor == "" {
 		s.cursor = s.spec.Start
@@ -545,6 +547,9 @@ func (s *shard) close1(g *group) {
 func (s *shard) launch(f *flight) {
 	f.group.flying++
 	s.flying++
+	if s.taken {
+		f.ctx = context.WithValue(f.ctx, firstKey{}, true)
+	}
 	s.run.flights.Go(func() {
 		f.applied, f.err = s.run.apply(f.ctx, f.lane.table.plan.Table, f.batch)
 		s.landed <- f
@@ -723,7 +728,7 @@ func (s *shard) advance() {
 	if n == 0 {
 		return
 	}
-	s.part = 0
+	s.part, s.taken = 0, false
 	if c := last.chunk; (int(last.i)+1)*slotBytes != c.slots {
 		s.part = c.Stored * int64(last.i+1) / int64(c.slots/slotBytes)
 	}

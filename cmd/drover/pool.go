@@ -255,7 +255,11 @@ type payment struct {
 // Wait waits at one account after the other, the table's last: its limit is the one that has to be kept to the second.
 func (p payment) Wait(ctx context.Context, rows, bytes int) (waited time.Duration, err error) {
 	for _, a := range p.accounts {
-		w, err := a.Wait(ctx, rows, bytes)
+		wait := a.Wait
+		if runner.GoesFirst(ctx) {
+			wait = a.WaitFirst
+		}
+		w, err := wait(ctx, rows, bytes)
 		if waited += w; err != nil {
 			return waited, err
 		}

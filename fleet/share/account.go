@@ -25,10 +25,18 @@ func NewAccount(clock func() time.Duration) *Account {
 // Wait waits until rows and bytes are paid for, and says how long that was. They are spent when it returns nil, and not when it returns ctx's
 // error.
 func (a *Account) Wait(ctx context.Context, rows, bytes int) (waited time.Duration, err error) {
+	return a.wait(ctx, &Ticket{Rows: float64(rows), Bytes: float64(bytes)})
+}
+
+// WaitFirst is Wait before all that wait already, but for others that came by this way.
+func (a *Account) WaitFirst(ctx context.Context, rows, bytes int) (waited time.Duration, err error) {
+	return a.wait(ctx, &Ticket{Rows: float64(rows), Bytes: float64(bytes), First: true})
+}
+
+func (a *Account) wait(ctx context.Context, t *Ticket) (waited time.Duration, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	t := &Ticket{Rows: float64(rows), Bytes: float64(bytes)}
 	start := a.clock()
 	a.mu.Lock()
 	a.meter.Queue(start, t)

@@ -36,6 +36,7 @@ const (
 // Ticket is a batch that waits to be paid for. Its zero value, with Rows and Bytes set, can be queued once.
 type Ticket struct {
 	Rows, Bytes float64
+	First       bool // before those that are not
 
 	need [dimensions]float64
 }
@@ -90,11 +91,19 @@ func (m *Meter) Deadline(now, deadline time.Duration) {
 	m.trim()
 }
 
-// Queue puts t, which asks for t.Rows and t.Bytes, behind those that wait.
+// Queue puts t, which asks for t.Rows and t.Bytes, behind those that wait, or, if it is to be first, behind the others of which that is said. What
+// one that was passed over has collected stays its own.
 func (m *Meter) Queue(now time.Duration, t *Ticket) {
 	m.settle(now)
 	t.need = [dimensions]float64{max(0, t.Rows), max(0, t.Bytes)}
-	m.queue = append(m.queue, t)
+	at := len(m.queue)
+	if t.First {
+		at = 0
+		for at < len(m.queue) && m.queue[at].First {
+			at++
+		}
+	}
+	m.queue = slices.Insert(m.queue, at, t)
 	m.pay(0)
 }
 
