@@ -24,7 +24,7 @@ const (
 	// moveBurst is how many moves may come at once.
 	moveBurst = 50
 	// ordersAhead is how many orders a member may get at once; over time it is one a second.
-	ordersAhead = 3
+	ordersAhead = 5
 	// grantsPerSecond bounds the orders that only change grants, and grantBurst those that may come at once. Each has a beat
 	// follow it, and of many members there are always some whose demand changed: a thousand would write without end. A member's first
 	// grant of a budget does not wait.

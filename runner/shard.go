@@ -45,6 +45,10 @@ type chunkRef struct {
 // packAfter is how long a chunk is waited for before what is left of it is copied. Where nothing is stuck chunks are settled sooner.
 const packAfter = 500 * time.Millisecond
 
+// smallRows is how large the first batches are of a shard that was taken over. Several shards come at once, and all of them have to show soon
+// that they are in good hands, at the part of the limit that this process has.
+const smallRows = 16
+
 // slotBytes is what a document in the window takes.
 const slotBytes = 48
 
@@ -122,6 +126,7 @@ type shard struct {
 	fresh          bool  // rows were appended since the last look at stale batches
 	limited        bool  // the limit of documents is reached: nothing more is read
 	taken          bool  // it was another process's, and nothing is settled here yet
+	small          int   // batches begun meanwhile that are small
 	encoded        int   // bytes encoded from the chunk in hand
 	limitNanos     int64 // decayed, to tell waiting for the limit from waiting for gateways
 	callNanos      int64
@@ -169,6 +174,10 @@ func (s *shard) lane(ns namespace) *lane {
 		}
 		if g.open == nil {
 			g.open = s.run.newFlight(l, g)
+			if s.taken && s.small <= len(l.groups) { // it is settled sooner
+				g.open.maxRows = min(g.open.maxRows, smallRows)
+				s.small++
+			}
 			s.fresh = true
 		}
 		l.last = g
