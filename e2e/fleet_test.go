@@ -365,8 +365,11 @@ func (p *fleetPool) kill(name string, s syscall.Signal) {
 }
 
 // leader names the child that leads, "" when none does.
-func (p *fleetPool) leader() string {
-	list, err := p.pool.Workers(p.t.Context())
+func (p *fleetPool) leader() string { return leaderOf(p.t, p.pool) }
+
+// leaderOf names the member of a pool that leads, "" when none does.
+func leaderOf(t *testing.T, p pool.Pool) string {
+	list, err := p.Workers(t.Context())
 	if err != nil {
 		return ""
 	}

@@ -121,18 +121,7 @@ func tail(text string) string {
 }
 
 // leader names the worker that leads, "" when none does.
-func (s *squad) leader() string {
-	list, err := s.pool.Workers(s.t.Context())
-	if err != nil {
-		return ""
-	}
-	for _, w := range list {
-		if w.Leads {
-			return w.Name
-		}
-	}
-	return ""
-}
+func (s *squad) leader() string { return leaderOf(s.t, s.pool) }
 
 // submitted is a run that a command waits for.
 func (s *squad) submitted(yaml, job string) (waits *process, run string) {

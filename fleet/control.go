@@ -50,17 +50,25 @@ type Command struct {
 
 // Commands lists the newest n commands, the newest first.
 func (c Pool) Commands(ctx context.Context, n int) ([]Command, error) {
-	names, err := c.children(ctx, c.p().audit())
+	list, err := newestIn[auditRecord](ctx, c, c.p().audit(), n)
+	commands := make([]Command, len(list))
+	for i, r := range list {
+		commands[i] = Command{r.At, r.By, r.What}
+	}
+	return commands, err
+}
+
+// newestIn reads the last n records of a folder whose names are in the order of time, the last first.
+func newestIn[T any](ctx context.Context, c Pool, path string, n int) ([]T, error) {
+	names, err := c.children(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(names)
 	slices.Reverse(names)
 	names = names[:min(n, len(names))]
-	list := make([]Command, len(names))
-	err = c.each(ctx, len(names), func(ctx context.Context, i int) error {
-		r, _, err := get[auditRecord](ctx, c, c.p().audit()+"/"+names[i])
-		list[i] = Command{r.At, r.By, r.What}
+	list := make([]T, len(names))
+	err = c.each(ctx, len(names), func(ctx context.Context, i int) (err error) {
+		list[i], _, err = get[T](ctx, c, path+"/"+names[i])
 		return err
 	})
 	return list, err
@@ -283,23 +291,15 @@ func (c Pool) Ticks(ctx context.Context, job string, n int) ([]tick.Decision, er
 	} else if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", job, err)
 	}
-	path := c.p().ticks(job)
-	names, err := c.children(ctx, path)
-	if err != nil {
-		return nil, err
-	}
-	slices.Reverse(names)
-	names = names[:min(n, len(names))]
-	list := make([]tick.Decision, len(names))
-	err = c.each(ctx, len(names), func(ctx context.Context, i int) error {
-		r, _, err := get[tickRecord](ctx, c, path+"/"+names[i])
-		list[i] = r.Decision
-		return err
-	})
+	list, err := newestIn[tickRecord](ctx, c, c.p().ticks(job), n)
 	if err != nil {
 		return nil, fmt.Errorf("list the instants of %s: %w", job, err)
 	}
-	return list, nil
+	decisions := make([]tick.Decision, len(list))
+	for i, r := range list {
+		decisions[i] = r.Decision
+	}
+	return decisions, nil
 }
 
 // RunInfo is a run of the pool.
@@ -373,11 +373,7 @@ func (c Pool) status(ctx context.Context, job, id string) (RunInfo, error) {
 		info.Plan, _ = readPlan(ctx, c.ZK, at, r.Parts)
 		if r.Books != nil {
 			info.Tables, info.Totals, info.Done = r.Books.Tables, r.Books.Totals, r.Shards
-			for table, n := range r.Replays {
-				sum := info.Tables[table]
-				sum.Add(n)
-				info.Tables[table] = sum
-			}
+			addTo(info.Tables, r.Replays)
 		}
 		return info, nil
 	}
@@ -400,13 +396,18 @@ func (c Pool) status(ctx context.Context, job, id string) (RunInfo, error) {
 			info.Done++
 		}
 		info.Stored += m.Checkpoint.Stored
-		for table, n := range m.Checkpoint.Tables {
-			sum := info.Tables[table]
-			sum.Add(n)
-			info.Tables[table] = sum
-		}
+		addTo(info.Tables, m.Checkpoint.Tables)
 	}
 	return info, nil
+}
+
+// addTo adds books by table to others.
+func addTo(sums, more map[string]checkpoints.Counts) {
+	for table, n := range more {
+		sum := sums[table]
+		sum.Add(n)
+		sums[table] = sum
+	}
 }
 
 // WorkerInfo is a member of the pool.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -249,7 +248,7 @@ func limitOf(l jobs.Limits) share.Limit {
 // them.
 type payment struct {
 	accounts []*share.Account
-	release  []func()
+	release  func()
 }
 
 // Wait waits at one account after the other, the table's last: its limit is the one that has to be kept to the second.
@@ -268,9 +267,7 @@ func (p payment) Wait(ctx context.Context, rows, bytes int) (waited time.Duratio
 }
 
 func (p payment) Close() error {
-	for _, f := range p.release {
-		f()
-	}
+	p.release()
 	return nil
 }
 
@@ -303,7 +300,7 @@ func budgets(m *fleet.Member, who string, u fleet.Use, daily jobs.Daily) budgete
 		part := factor()
 		ns, leave := m.Budget(namespaceOf(table), kind, who, u)
 		own, release := m.Budget(table, kind, who, use(part))
-		pays := payment{[]*share.Account{ns, own}, []func(){leave, release}}
+		pays := payment{[]*share.Account{ns, own}, func() { leave(); release() }}
 		if daily.Windows == "" {
 			return pays
 		}
@@ -322,7 +319,7 @@ func budgets(m *fleet.Member, who string, u fleet.Use, daily jobs.Daily) budgete
 				}
 			}
 		})
-		pays.release = slices.Insert(pays.release, 0, func() { close(quit); wg.Wait() })
+		pays.release = func() { close(quit); wg.Wait(); leave(); release() }
 		return pays
 	}
 }
