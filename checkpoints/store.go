@@ -54,7 +54,7 @@ type Checkpoint struct {
 // Totals are of the whole run over its resumes, beside the counts of its shards.
 type Totals struct {
 	Calls   int64         `json:"calls,omitempty"`  // to gateways, for batches and their parts
-	Retries int64         `json:"retries"`          // those beyond the first of a batch
+	Retries int64         `json:"retries"`          // those that were not acknowledged, so that their rows went again
 	Limited time.Duration `json:"limited"`          // spent waiting for the limits; nanoseconds
 	Slowed  time.Duration `json:"slowed,omitempty"` // while HBase's answers held anything back; nanoseconds
 	Resumed int           `json:"resumed"`          // how often the run was taken up again

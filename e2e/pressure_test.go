@@ -257,7 +257,8 @@ func TestRealQuota(t *testing.T) {
 	}
 	res := p.wait().must(t, 0)
 	res.json.close(t)
-	t.Logf("%.0f rows/s under a quota of %d; 90 %% back after %v; %d retries for %d rows; slowed for %.1f s", meanwhile, quota, took, res.json.Retries, res.json.Rows, res.json.SlowedSeconds)
+	t.Logf("%.0f rows/s under a quota of %d; 90 %% back after %v; %d retries among %d calls for %d rows; slowed for %.1f s",
+		meanwhile, quota, took, res.json.Retries, res.json.Calls, res.json.Rows, res.json.SlowedSeconds)
 	if res.json.Dead != 0 || strings.Contains(res.stderr, "set aside") {
 		t.Errorf("%d dead letters; stderr: %s", res.json.Dead, res.stderr)
 	}

@@ -79,13 +79,15 @@ func StrainOf(err error) Strain {
 	return 0
 }
 
-// Parts of a batch that a quota refused again and again: one that is larger than the quota lets through at once never goes.
+// Parts of a batch that a quota refused: at once where no wait is named, for smaller ones take what it would have to wait for; and
+// again after some tries, for one that is larger than the quota lets through at once never goes.
 const (
 	quotaParts = 4
-	quotaTries = 4 // as it is, before each division
+	quotaTries = 4 // as it is, before each further division
 )
 
 // tooMuch tells whether a piece should be divided, having been refused by a quota.
-func (pc *piece) tooMuch(err error) bool {
-	return pc.len() > 1 && pc.again%quotaTries == 0 && StrainOf(err) == QuotaSpent
+func (pc *piece) tooMuch(ans answer) bool {
+	soon := !pc.divided && ans.wait == 0
+	return pc.len() > 1 && (soon || pc.again%quotaTries == 0) && StrainOf(ans.err) == QuotaSpent
 }

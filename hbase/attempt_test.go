@@ -32,7 +32,7 @@ func (w *witness) Witness(ctx context.Context, _ string, a Attempt) {
 	w.keys = append(w.keys, ctx.Value(witnessKey{}))
 }
 
-// A batch that a quota refuses again and again is divided, and a witness hears of every call, with its Apply's context.
+// A batch that a quota refuses is divided, again when it is refused again and again, and a witness hears of every call, with its Apply's context.
 func TestQuotaDividesAndIsWitnessed(t *testing.T) {
 	w := &witness{}
 	bubble(t, []string{"a:1", "b:1"}, PoolOptions{Pacer: w}, func(t *testing.T, c *cluster, p *Pool) {
@@ -57,7 +57,7 @@ func TestQuotaDividesAndIsWitnessed(t *testing.T) {
 				t.Errorf("call %d was seen as %+v", i, a)
 			}
 		}
-		if want := []int{100, 100, 100, 100, 25, 25, 25, 25}; !slices.Equal(rows, want) {
+		if want := []int{100, 25, 25, 25, 6, 6, 6, 7, 25, 25, 25}; !slices.Equal(rows, want) {
 			t.Errorf("calls of %v rows, want %v", rows, want)
 		}
 		for i, k := range w.keys {

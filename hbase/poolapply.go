@@ -23,6 +23,7 @@ type Refusal struct {
 type Applied struct {
 	Refused  []Refusal     // every other row is acknowledged, unless there is an error
 	Attempts int           // calls made
+	Failed   int           // those that were not acknowledged
 	Resent   int           // rows sent again, counted each time, and rows put again to see whether the table accepts any
 	Wait     time.Duration // for the pacer
 	Call     time.Duration // for gateways and their answers
@@ -57,7 +58,7 @@ func (p *Pool) Apply(ctx context.Context, name string, b *Batch) (Applied, error
 		err = a.run()
 	}
 	p.mu.Lock()
-	p.retries += int64(max(a.out.Attempts-1, 0))
+	p.retries += int64(a.out.Failed)
 	p.waited += a.out.Wait
 	p.inCall += a.out.Call
 	p.mu.Unlock()
@@ -95,6 +96,7 @@ type piece struct {
 	tries    int  // how many times
 	slow     int  // timeouts
 	again    int  // answers in a row that the cluster is busy
+	divided  bool // a quota had it divided
 	blind    bool // reading the rows back told nothing
 	refusals []refusal
 }
@@ -228,7 +230,8 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		return a.refused(pc, ans, probing)
 	case Again:
 		pc.again++
-		if pc.tooMuch(ans.err) {
+		if pc.tooMuch(ans) {
+			pc.divided = true
 			a.split(pc, quotaParts)
 		} else {
 			a.todo = append(a.todo, pc)
@@ -342,6 +345,9 @@ func (a *apply) send(w *waiter, rows, bytes, slow int, resent bool, do func(cont
 		}
 		if ans.g != nil {
 			a.out.Attempts++
+			if err != nil || ans.kind != 0 {
+				a.out.Failed++
+			}
 			if resent && ans.reached {
 				a.out.Resent += rows
 			}

@@ -6,7 +6,7 @@ import "time"
 type Stats struct {
 	Gateways []GatewayStats
 	Out      bool          // no gateway takes part in writes, or none in reads
-	Retries  int64         // calls beyond the first of each finished Apply
+	Retries  int64         // calls of finished Apply calls that were not acknowledged
 	Waiting  time.Duration // for the pacer, summed over finished Apply calls
 	Calling  time.Duration // for gateways and their answers, the same
 }

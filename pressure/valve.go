@@ -92,6 +92,7 @@ type Valve struct {
 	bound   float64 // the level that trouble was seen at
 	well    bool    // something that was sent after the last cut got through
 	passed  float64 // rows, since then
+	waited  float64 // for the answers to these: rows times seconds
 	cut     time.Time
 	last    time.Time // the last trouble
 	hold    time.Time // nothing goes before
@@ -174,6 +175,7 @@ func (v *Valve) Done(now, start time.Time, rows, bytes int, timed bool) {
 	if start.After(v.cut) { // what was sent before the cut tells nothing
 		v.well = true
 		v.passed += float64(rows)
+		v.waited += float64(rows) * now.Sub(start).Seconds()
 	}
 	if timed {
 		took := now.Sub(start)
@@ -217,10 +219,20 @@ func (v *Valve) Trouble(now, start time.Time, why Trouble, wait time.Duration, r
 		return
 	}
 	// The rate may be far above what there was to send, or what is taken; and what is taken may go on.
-	// What was sent within the last call's time is not answered yet. One cut says too little to look for the bound far below.
-	takes := v.passed / max(since-took, since/2).Seconds() / v.base.Rows
+	takes := v.takes(since)
+	// One cut says too little to look for the bound far below.
 	v.bound = max(min(v.level, lag*takes), takes, v.bound/2)
 	v.cutTo(now, max(v.bound*afterTrouble, takes*kept), why)
+}
+
+// takes is the level that got through since the last cut. What was sent within the time that an answer takes is not among it
+// yet: an answer to what passes, for what does not may be tried by a gateway for long before it says so.
+func (v *Valve) takes(since time.Duration) float64 {
+	if v.passed == 0 {
+		return 0
+	}
+	s := since.Seconds()
+	return v.passed / max(s-v.waited/v.passed, s/2) / v.base.Rows
 }
 
 // cutTo cuts the rate to a level.
@@ -229,7 +241,7 @@ func (v *Valve) cutTo(now time.Time, level float64, why Trouble) {
 		v.shut, v.moved = true, now
 	}
 	v.level = level
-	v.cut, v.last, v.trouble, v.well, v.passed = now, now, why, false, 0
+	v.cut, v.last, v.trouble, v.well, v.passed, v.waited = now, now, why, false, 0, 0
 	v.clamp()
 }
 

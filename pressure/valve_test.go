@@ -19,11 +19,19 @@ type cluster struct {
 	offer float64 // rows a second
 	takes float64 // rows a second; math.Inf is all
 	took  time.Duration
-	rows  int // of a batch
+	tried time.Duration // for which a gateway tries what is refused before it says so
+	rows  int           // of a batch
 
 	sent, got     float64 // tokens of the sender and of the server
 	done, refused int     // batches
 	through       float64 // rows, in all
+	refusals      []refusal
+}
+
+// refusal is trouble that is not told yet.
+type refusal struct {
+	at, start time.Time
+	rows      int
 }
 
 const step = 20 * time.Millisecond
@@ -55,13 +63,18 @@ func (c *cluster) run(d time.Duration) float64 {
 			c.sent -= float64(n)
 			if c.got < float64(n) {
 				c.refused++
-				c.v.Trouble(c.now, c.now.Add(-c.took), Busy, 0, n, 1000*n)
+				c.refusals = append(c.refusals, refusal{c.now.Add(c.tried), c.now.Add(-c.took), n})
 				continue
 			}
 			c.got -= float64(n)
 			c.done++
 			c.through += float64(n)
 			c.v.Done(c.now, c.now.Add(-c.took), n, 1000*n, true)
+		}
+		for len(c.refusals) > 0 && !c.refusals[0].at.After(c.now) {
+			r := c.refusals[0]
+			c.refusals = c.refusals[1:]
+			c.v.Trouble(c.now, r.start, Busy, 0, r.rows, 1000*r.rows)
 		}
 	}
 	return (c.through - before) / d.Seconds()
@@ -95,6 +108,26 @@ func TestLastingBound(t *testing.T) {
 				t.Errorf("takes %.0f, limit %.0f: %.0f rows/s, %.1f %% refused", takes, limit, rate, 100*share)
 			}
 		}
+	}
+}
+
+// A gateway that tries for seconds what a quota refuses does not make what got through look like more: the rate that is found is
+// about what is taken, and few batches are refused on the way.
+func TestLateRefusals(t *testing.T) {
+	for _, takes := range []float64{250, 500, 1000} {
+		c := newCluster(2000)
+		c.v.Limit(Rate{Rows: 2000})
+		c.tried = 2300 * time.Millisecond
+		c.run(20 * time.Second)
+		c.takes = takes
+		c.run(12 * time.Second)
+		for i := range 5 {
+			if r := c.v.Rate().Rows; r > 1.3*takes {
+				t.Errorf("takes %.0f: the rate is %.0f after %d s", takes, r, 12+4*i)
+			}
+			c.run(4 * time.Second)
+		}
+		t.Logf("takes %.0f: %d refused of %d", takes, c.refused, c.refused+c.done)
 	}
 }
 

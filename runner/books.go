@@ -154,7 +154,5 @@ func (r *run) result(state State, err error) Result {
 
 func (r *run) account(a hbase.Applied) {
 	r.calls.Add(int64(a.Attempts))
-	if a.Attempts > 1 {
-		r.retries.Add(int64(a.Attempts - 1))
-	}
+	r.retries.Add(int64(a.Failed))
 }

@@ -48,7 +48,7 @@ type Result struct {
 	Resumed        int          `json:"resumed"`
 	Shards         int          `json:"shards"`
 	Calls          int64        `json:"calls"`           // to gateways, for batches and their parts
-	Retries        int64        `json:"retries"`         // attempts beyond the first, of batches and their parts
+	Retries        int64        `json:"retries"`         // calls that were not acknowledged, so that their rows went again
 	LimitedSeconds float64      `json:"limited_seconds"` // on the clock: while the limits held anything back
 	SlowedSeconds  float64      `json:"slowed_seconds"`  // on the clock: while busy answers of HBase held anything back
 	Seconds        float64      `json:"seconds"`         // of this process
