@@ -22,12 +22,12 @@ type Witness interface {
 	Witness(ctx context.Context, table string, a Attempt)
 }
 
-func (p *Pool) witness(ctx context.Context, table string, a answer, rows, bytes int) {
+func (p *Pool) witness(ctx context.Context, table string, a answer) {
 	w, ok := p.opts.Pacer.(Witness)
 	if !ok {
 		return
 	}
-	t := Attempt{Gateway: a.g.addr, Kind: a.kind, Wait: a.wait, Rows: rows, Bytes: bytes, Start: a.start, End: a.at}
+	t := Attempt{Gateway: a.g.addr, Kind: a.kind, Wait: a.wait, Rows: a.rows, Bytes: a.bytes, Start: a.start, End: a.at}
 	if a.kind == Again {
 		t.Strain = StrainOf(a.err)
 	}

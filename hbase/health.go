@@ -13,13 +13,20 @@ const (
 	// for the call, one for a row, one for each KiB.
 	callUnits = 64
 
+	// A call of less than this part of what is usual is no quicker: it waits behind others.
+	smallPart = 4
+
 	// The weight of a call in the estimate, and how many times over the estimate it counts at most: single calls are
 	// slow for reasons that are not the gateway's, such as a flush. Three slow ones in a row are believed.
 	callWeight, callBound = 0.15, 3
 
 	// A gateway that gets no call because it was slow is thought half as slow after this long, so that it is tried again.
-	// The first try that disappoints makes it four times as long, each further one doubles it.
+	// Each try that disappoints doubles it.
 	shortestForgive, longestForgive = 7 * time.Second, 2 * time.Minute
+
+	// One that was slow and got no call for this long is tried with a part of a batch: what is the matter with it holds little.
+	doubtAfter = shortestForgive / 2
+	trialPart  = 16
 
 	// A call this many times over its estimate is overdue: with no answer from its gateway meanwhile, the others are
 	// preferred.
@@ -231,13 +238,14 @@ func (l *lane) cutLocked(g *gateway, now time.Time) {
 
 // learnLocked counts a success; back tells that it is the one that brought the gateway back.
 func (l *lane) learnLocked(g *gateway, now time.Time, took time.Duration, units float64, load int, back bool) {
-	switch slow := took.Seconds() > tooLate*l.est.unit*units; {
+	// A call much smaller than others may take as long as a small one of theirs.
+	switch slow := took.Seconds() > tooLate*l.est.unit*max(units, l.est.size/smallPart); {
 	case l.est.unit == 0:
 	case back:
 		// It may have been hanging when the call began. The next one tells.
 		took = min(took, seconds(tooLate*l.est.unit*units))
 	case slow && load == 1:
-		g.est.forgive = min(max(2*g.est.forgive, 4*shortestForgive), longestForgive)
+		g.est.forgive = min(2*max(g.est.forgive, shortestForgive), longestForgive)
 	case !slow:
 		// What was forgiven while it got no call turns out to be true. Otherwise a gateway that a run of slow answers had set
 		// back would need a dozen tries, each after a long wait, to be believed again.
@@ -253,6 +261,13 @@ func (l *lane) learnLocked(g *gateway, now time.Time, took time.Duration, units 
 		}
 	}
 	g.est.add(now, took, units, load)
+}
+
+// doubts tells whether a gateway that was just taken for a call was slow when it had its last one, a while ago.
+func (p *Pool) doubts(g *gateway) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return g.state == healthy && g.busy == 1 && g.est.unit > tooLate*g.lane.est.unit && time.Since(g.est.at) > doubtAfter
 }
 
 // timeoutLocked bounds a call.

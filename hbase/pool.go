@@ -269,6 +269,9 @@ type waiter struct {
 	avoid []*gateway // only when no other is healthy
 	first bool       // before those that wait already: a small call that much waits for
 
+	// For a gateway that is tried after it was slow: makes the call small and tells what is left of it. nil: it stays as it is.
+	shrink func() (rows, bytes int)
+
 	ready chan struct{} // closed when g or err is set
 	g     *gateway
 	err   error
@@ -418,6 +421,8 @@ type answer struct {
 	seq     uint64 // its own number
 	kind    Kind   // 0 is success
 	wait    time.Duration
+	rows    int  // that it carried, for a call of rows
+	bytes   int  // of these
 	late    bool // it was given up: no answer in time
 	reached bool // it was sent, as far as is known
 	err     error

@@ -53,6 +53,7 @@ type cluster struct {
 type fakeGateway struct {
 	dead, hang bool
 	slow       time.Duration // times this many; 0 is 1
+	delay      time.Duration // on top of that
 	rate       int           // rows a second, one call after another; 0 is any number
 	free       time.Time     // when it has worked off what it was given
 	calls      int
@@ -155,7 +156,7 @@ func (l *fakeLink) wait(ctx context.Context, rows int) (n int, err error) {
 	g.now++
 	g.max = max(g.max, g.now)
 	g.times = append(g.times, time.Now())
-	d := (c.latency + time.Duration(rows)*c.perRow) * max(g.slow, 1)
+	d := (c.latency+time.Duration(rows)*c.perRow)*max(g.slow, 1) + g.delay
 	if c.noise {
 		d = time.Duration(float64(d) * math.Exp(c.rng.NormFloat64()/2))
 		if c.rng.IntN(50) == 0 {
@@ -760,6 +761,43 @@ func TestSlowGatewayGetsLess(t *testing.T) {
 		}
 		if s := p.Stats().Gateways[1]; s.State == "dead" {
 			t.Errorf("stats: %+v", s)
+		}
+	})
+}
+
+// Of a gateway that answers late only as much is tried as it takes to find out that it still does; and it is found out when it no
+// longer does.
+func TestSlowGatewayIsTriedWithLittle(t *testing.T) {
+	bubble(t, three, PoolOptions{Connections: 2}, func(t *testing.T, c *cluster, p *Pool) {
+		c.perRow = 0
+		for _, g := range c.gates {
+			g.rate = 3000
+		}
+		share := func(d time.Duration) (share float64, calls int) {
+			before, n := p.Stats().Gateways, c.gates["b:1"].calls
+			inOrder(t, p, 8, 600, d)
+			all := 0.0
+			for i, g := range p.Stats().Gateways {
+				all += float64(g.Rows - before[i].Rows)
+			}
+			return float64(p.Stats().Gateways[1].Rows-before[1].Rows) / all, c.gates["b:1"].calls - n
+		}
+		share(20 * time.Second)
+		c.set(func() { c.gates["b:1"].delay = 2 * time.Second })
+		share(10 * time.Second)
+		slow, tries := share(60 * time.Second)
+		if slow > 0.005 || tries < 2 {
+			t.Errorf("it got %.2f %% of the rows with %d calls", 100*slow, tries)
+		}
+		c.set(func() { c.gates["b:1"].delay = 0 })
+		for waited := time.Duration(0); ; waited += 5 * time.Second {
+			if s, _ := share(5 * time.Second); s > 1.0/6 {
+				t.Logf("%.2f %% of the rows with %d calls; its share is back after %v", 100*slow, tries, waited)
+				break
+			}
+			if waited > time.Minute {
+				t.Fatal("its share is not back after a minute")
+			}
 		}
 	})
 }

@@ -186,6 +186,20 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		return err
 	}
 	w := waiter{lane: a.p.writes, since: a.since, avoid: avoid, first: pc.sent && pc.len() == 1}
+	if pc.len() > 1 {
+		w.shrink = func() (int, int) {
+			rows, bytes, hi := 0, 0, pc.hi
+			for n := (pc.len() + trialPart - 1) / trialPart; rows == 0; n *= 2 { // not every row has something to send
+				pc.hi = min(pc.lo+n, hi)
+				rows, bytes = a.size(&pc)
+			}
+			if rest := pc; pc.hi < hi {
+				rest.lo, rest.hi = pc.hi, hi
+				a.todo = append(a.todo, rest)
+			}
+			return rows, bytes
+		}
+	}
 	ans, err := a.send(&w, rows, bytes, pc.slow, pc.sent, func(ctx context.Context, l link) error {
 		if a.deletes {
 			return l.DeleteMultiple(ctx, a.t.name, pc.b, pc.lo, pc.hi)
@@ -207,7 +221,7 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 	}
 	switch ans.kind {
 	case 0:
-		a.p.rowsDone(ans.g, rows)
+		a.p.rowsDone(ans.g, ans.rows)
 		if a.deletes {
 			a.p.ack(a.t, ans, nil, -1)
 			return nil
@@ -338,9 +352,10 @@ func (a *apply) send(w *waiter, rows, bytes, slow int, resent bool, do func(cont
 		if err != nil {
 			return answer{}, err
 		}
-		ans, err := a.guarded(w, work(rows, bytes), slow, do)
+		ans, err := a.guarded(w, rows, bytes, slow, do)
 		a.out.Call += time.Since(paced)
 		if errors.Is(err, errUnsure) {
+			rows, bytes = ans.rows, ans.bytes
 			continue // nothing was sent
 		}
 		if ans.g != nil {
@@ -349,14 +364,14 @@ func (a *apply) send(w *waiter, rows, bytes, slow int, resent bool, do func(cont
 				a.out.Failed++
 			}
 			if resent && ans.reached {
-				a.out.Resent += rows
+				a.out.Resent += ans.rows
 			}
 		}
 		if err != nil {
 			return ans, err
 		}
 		a.p.observe(a.t.name, ans)
-		a.p.witness(a.ctx, a.t.name, ans, rows, bytes)
+		a.p.witness(a.ctx, a.t.name, ans)
 		return ans, nil
 	}
 }

@@ -59,12 +59,18 @@ func holding(ctx context.Context) (r *Right, wait context.Context, stop func()) 
 	}
 }
 
-// guarded makes one call through the gateway that suits it, as once does, if the right holds at that instant.
-func (a *apply) guarded(w *waiter, units float64, slow int, do func(context.Context, link) error) (answer, error) {
+// guarded makes one call through the gateway that suits it, as once does, if the right holds at that instant. What it carried is in
+// the answer.
+func (a *apply) guarded(w *waiter, rows, bytes, slow int, do func(context.Context, link) error) (ans answer, err error) {
 	g, err := a.p.acquire(a.wait, w)
 	if err != nil {
 		return answer{}, err
 	}
+	if w.shrink != nil && a.p.doubts(g) {
+		rows, bytes = w.shrink()
+	}
+	defer func() { ans.rows, ans.bytes = rows, bytes }()
+	units := work(rows, bytes)
 	if a.right == nil {
 		return a.p.through(a.ctx, g, units, slow, do)
 	}
