@@ -28,8 +28,11 @@ func (p *Pool) witness(ctx context.Context, table string, a answer) {
 		return
 	}
 	t := Attempt{Gateway: a.g.addr, Kind: a.kind, Wait: a.wait, Rows: a.rows, Bytes: a.bytes, Start: a.start, End: a.at}
-	if a.kind == Again {
+	switch {
+	case a.kind == Again:
 		t.Strain = StrainOf(a.err)
+	case a.stuck:
+		t.Strain = Unanswering
 	}
 	w.Witness(ctx, table, t)
 }

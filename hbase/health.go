@@ -137,6 +137,9 @@ type gateway struct {
 	until    time.Time // when it may be tried again
 	probing  bool      // a probe is under way
 	hangs    bool      // it was set aside for silence, not for an error
+	asked    bool      // whether it lives
+	doubts   int       // how often it was, since it last answered
+	doubted  time.Time // when it was last; what was sent before tells nothing new
 	lastErr  error
 	finding  Finding // of the last diagnosis, while it is aside
 
@@ -156,7 +159,105 @@ type call struct {
 	start  time.Time
 	units  float64 // 0 when its size says nothing of how long it takes
 	slow   int     // timeouts of the same rows before
+	server *server // that all its rows are for, nil when it is not known
 	cancel context.CancelFunc
+}
+
+type serverKey struct{}
+
+// ForServer gives the context for an Apply whose rows are all for one region server. While that one answers through no gateway and
+// others do, it is no gateway's fault. Names are host:port.
+func ForServer(ctx context.Context, name string) context.Context {
+	if name == "" {
+		return ctx
+	}
+	return context.WithValue(ctx, serverKey{}, name)
+}
+
+// server is how a region server answers, through whichever gateways. nil is one that nobody named. The pool's mutex guards it.
+type server struct {
+	calls    int       // in flight
+	owes     time.Time // since when there have been some
+	answered time.Time // the last success
+	resumed  time.Time // when it answered again after it had owed something for long
+}
+
+// serverGap is for how long a server must have owed an answer to be thought to have been away.
+const serverGap = shortestTimeout / 2
+
+func (l *lane) serverLocked(ctx context.Context) *server {
+	name, _ := ctx.Value(serverKey{}).(string)
+	if name == "" {
+		return nil
+	}
+	s := l.servers[name]
+	if s == nil {
+		s = &server{}
+		l.servers[name] = s
+	}
+	return s
+}
+
+func (s *server) begins(now time.Time) {
+	if s == nil {
+		return
+	}
+	if s.calls == 0 {
+		s.owes = now
+	}
+	s.calls++
+}
+
+func (s *server) ends(now time.Time, well bool) {
+	if s == nil {
+		return
+	}
+	s.calls--
+	if !well {
+		return
+	}
+	from := s.owes
+	if s.answered.After(from) {
+		from = s.answered
+	}
+	if now.Sub(from) > serverGap {
+		s.resumed = now
+	}
+	s.answered = now
+}
+
+// steady tells whether the server answered others all the time since a call began, lastly after half of it; or may have.
+func (s *server) steady(began, half time.Time) bool {
+	return s == nil || s.answered.After(half) && !s.resumed.After(began)
+}
+
+// doubtMost is how many times in a row a gateway that owes answers is asked whether it lives, before it is not believed any more.
+const doubtMost = 3
+
+// doubtLocked has a gateway asked whether it lives, that owes an answer to a call since start, and a region server may owe it that.
+// false says that it has been asked often enough.
+func (l *lane) doubtLocked(g *gateway, now, start time.Time) bool {
+	p := l.pool
+	if g.asked || !start.After(g.doubted) {
+		return true
+	}
+	if g.state != healthy || g.doubts == doubtMost || p.closed {
+		return false
+	}
+	g.asked, g.doubted = true, now
+	g.doubts++
+	p.wg.Go(func() {
+		f, err := p.diagnose(p.root, g.host)
+		p.mu.Lock()
+		defer p.unlock()
+		g.asked = false
+		// What it does not reach may be what it waits for.
+		if err != nil && f.Condition != Blocked && g.state == healthy && p.root.Err() == nil {
+			l.setAsideLocked(g, time.Now(), now, f.Condition.silent(), err)
+			l.dispatchLocked(time.Now())
+		}
+	})
+	return true
 }
 
 // quiet tells for how long the gateway has answered nothing while it had to, and the oldest call it owes.
@@ -219,8 +320,11 @@ func (l *lane) cutLocked(g *gateway, now time.Time) {
 	limit := func(c *call) time.Duration {
 		return clampTimeout(seconds(hungFactor*max(l.est.unit, g.est.unit)*c.units), c.slow)
 	}
+	// What is owed for long by a gateway may all be for one region server; then others must have had answers of it.
+	half := now.Add(-quiet / 2)
+	owed := func(c *call) bool { return c.start.Before(half) && c.server.steady(c.start, half) }
 	switch longest := limit(oldest); {
-	case quiet > longest && l.succeeded.After(now.Add(-quiet/2)):
+	case quiet > longest && l.succeeded.After(half) && slices.ContainsFunc(g.calls, owed):
 		for _, c := range g.calls {
 			// What timed out before gets the longer time that it needs, should it be the cluster after all.
 			if c.slow == 0 || now.Sub(c.start) > limit(c) {

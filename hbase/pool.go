@@ -132,10 +132,11 @@ type lane struct {
 	waiting  []*waiter // for a gateway, first come first
 	free     []candidate
 
-	est       estimate  // over all gateways
-	succeeded time.Time // the last success, of any gateway
-	down      time.Time // the start of the first failure since then, or zero
-	out       bool      // somebody waits and no gateway takes part
+	est       estimate           // over all gateways
+	succeeded time.Time          // the last success, of any gateway
+	servers   map[string]*server // that callers named, by host:port
+	down      time.Time          // the start of the first failure since then, or zero
+	out       bool               // somebody waits and no gateway takes part
 }
 
 func (p *Pool) lanes() [2]*lane { return [2]*lane{p.writes, p.reads} }
@@ -152,7 +153,7 @@ func newPool(o PoolOptions, dial func(context.Context, string) (link, error)) *P
 		opts: o, connections: o.Connections, log: o.Log, dial: dial, random: rand.Float64,
 		order: maphash.MakeSeed(), kick: make(chan struct{}, 1), tables: map[string]*table{}, announced: map[string]string{},
 	}
-	p.writes, p.reads = &lane{pool: p}, &lane{pool: p}
+	p.writes, p.reads = &lane{pool: p, servers: map[string]*server{}}, &lane{pool: p, servers: map[string]*server{}}
 	if p.connections <= 0 {
 		p.connections = defaultConnections
 	}
@@ -423,6 +424,7 @@ type answer struct {
 	wait    time.Duration
 	rows    int  // that it carried, for a call of rows
 	bytes   int  // of these
+	stuck   bool // it was given up, and what it waited for is behind the gateway
 	late    bool // it was given up: no answer in time
 	reached bool // it was sent, as far as is known
 	err     error
@@ -452,6 +454,8 @@ func (p *Pool) measured(ctx context.Context, g *gateway, units float64, slow int
 	if units > 0 {
 		limit = g.lane.timeoutLocked(g, units, slow)
 		g.calls = append(g.calls, c)
+		c.server = g.lane.serverLocked(ctx)
+		c.server.begins(c.start)
 	}
 	for n := len(g.idle); n > 0 && l == nil; n = len(g.idle) {
 		last := g.idle[n-1]
@@ -509,19 +513,20 @@ func (p *Pool) measured(ctx context.Context, g *gateway, units float64, slow int
 	if i := slices.Index(g.calls, c); i >= 0 {
 		g.calls = slices.Delete(g.calls, i, i+1)
 	}
+	c.server.ends(a.at, err == nil)
 	if ctx.Err() != nil && err != nil {
 		p.keepLocked(g, l, false) // whatever was read is not known to be whole
 		p.dispatchBothLocked(a.at)
 		return a, context.Cause(ctx)
 	}
-	if fresh && a.late && a.reached && g.answered.After(c.start) && !g.lane.suspectLocked(g, a.at) {
+	if fresh && a.late && a.reached && g.answered.After(c.start) && !g.lane.suspectLocked(g, a.at) && c.server.steady(c.start, c.start) {
 		p.fullLocked(g.host, a.at) // it serves the connections that it has
 		a.late = false             // nor do the rows take long
 		p.seq++
 		a.seq = p.seq
 		g.lastErr = a.err
 	} else {
-		g.lane.judgeLocked(g, &a, units, load, sent)
+		g.lane.judgeLocked(g, &a, c, units, load, sent)
 	}
 	p.keepLocked(g, l, !a.late)
 	p.dispatchBothLocked(a.at)
@@ -532,12 +537,20 @@ func (p *Pool) measured(ctx context.Context, g *gateway, units float64, slow int
 func adminTimeout(slow int) time.Duration { return min(30*time.Second<<min(slow, 2), 2*time.Minute) }
 
 // judgeLocked learns from a call.
-func (l *lane) judgeLocked(g *gateway, a *answer, units float64, load int, sent time.Time) {
+func (l *lane) judgeLocked(g *gateway, a *answer, c *call, units float64, load int, sent time.Time) {
 	l.pool.seq++
 	a.seq = l.pool.seq
 	g.errors[min(int(a.kind), len(g.errors)-1)]++
-	// A call that is late while the gateway answers others waits for something behind it, such as a region that is stuck.
-	if a.late && g.answered.After(a.at.Add(-a.at.Sub(a.start)/2)) {
+	half := a.at.Add(-a.at.Sub(a.start) / 2)
+	switch {
+	case !a.late:
+	case g.answered.After(half):
+		// It waits for something behind the gateway, such as a region that is stuck.
+		a.stuck = true
+		g.lastErr = a.err
+		return
+	case l.succeeded.After(half) && !c.server.steady(c.start, half) && l.doubtLocked(g, a.at, a.start):
+		a.stuck = true
 		g.lastErr = a.err
 		return
 	}
@@ -548,7 +561,7 @@ func (l *lane) judgeLocked(g *gateway, a *answer, units float64, load int, sent 
 		l.setAsideLocked(g, a.at, a.start, a.late, a.err)
 		return
 	}
-	g.answered = a.at
+	g.answered, g.doubts = a.at, 0
 	wasOut := g.fails > 0
 	l.backLocked(g, a.start)
 	switch a.kind {

@@ -695,6 +695,48 @@ func TestStuckRegionBlamesNoGateway(t *testing.T) {
 	})
 }
 
+// A region server that hangs takes up the calls of every gateway. Whoever says which server its rows are for has none set aside for
+// it; a gateway that hangs meanwhile is.
+func TestHangingRegionServerBlamesNoGateway(t *testing.T) {
+	var log bytes.Buffer
+	o := PoolOptions{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	bubble(t, three, o, func(t *testing.T, c *cluster, p *Pool) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for _, server := range []string{"stuck", "x", "y"} {
+			for i := range 2 * p.Connections() {
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						if _, err := p.Apply(ForServer(t.Context(), server), "t", testBatch(fmt.Sprintf("%s%d-", server, i), 50)); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+		}
+		time.Sleep(20 * time.Second)
+		c.set(func() { c.stuck = "stuck" })
+		time.Sleep(30 * time.Second)
+		if strings.Contains(log.String(), "set aside") {
+			t.Errorf("for a region server's fault:\n%s", log.String())
+		}
+		g := c.gates["b:1"]
+		c.set(func() { g.hang = true })
+		time.Sleep(10 * time.Second)
+		if s := p.Stats().Gateways[1]; s.State == "healthy" {
+			t.Errorf("it hangs, and is %+v", s)
+		}
+		for _, i := range []int{0, 2} {
+			if s := p.Stats().Gateways[i]; s.Last != "" {
+				t.Errorf("it does not hang, and is %+v", s)
+			}
+		}
+		c.set(func() { g.hang, c.stuck = false, "" })
+		cancel()
+		wg.Wait()
+	})
+}
+
 // A gateway whose threads others have taken answers no new connection, and goes on serving those that it has.
 func TestGatewayWithoutThreadsKeepsItsConnections(t *testing.T) {
 	bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {

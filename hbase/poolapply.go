@@ -94,7 +94,8 @@ type piece struct {
 
 	sent     bool // its rows were sent before
 	tries    int  // how many times
-	slow     int  // timeouts
+	slow     int  // how often its time was doubled after a timeout
+	stuck    int  // timeouts that were of no gateway's making
 	again    int  // answers in a row that the cluster is busy
 	divided  bool // a quota had it divided
 	blind    bool // reading the rows back told nothing
@@ -259,7 +260,12 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 		}
 		return a.p.writes.rest(a.wait, a.since, pc.again-1, ans.wait)
 	default:
-		if ans.late {
+		switch {
+		case ans.stuck:
+			// Regions come back elsewhere, and a call that waits for them is the last to know.
+			pc.stuck++
+			pc.slow = max(pc.slow, 1+pc.stuck/stuckTries)
+		case ans.late:
 			pc.slow++
 		}
 		a.todo = append(a.todo, pc)
@@ -274,6 +280,9 @@ func (a *apply) step(pc piece, avoid []*gateway) error {
 	}
 	return nil
 }
+
+// stuckTries is how often a call that waits for something behind its gateway is given the same time: it may also just be slow.
+const stuckTries = 4
 
 // notServing tells of an answer that no server serves the region. HBase says so for a few seconds while a region moves, and
 // for as long as a table is disabled.

@@ -524,7 +524,7 @@ func (l *lane) regroup(s *shard) {
 		l.groups[i] = &group{ctx: s.ctx}
 		if now != nil && i < now.Servers() && s.run.pacer != nil {
 			l.groups[i].valve = s.run.pacer.server(l.table.plan.Table, now.Name(i))
-			l.groups[i].ctx = on(s.ctx, l.groups[i].valve)
+			l.groups[i].ctx = hbase.ForServer(on(s.ctx, l.groups[i].valve), now.Name(i))
 		}
 	}
 	// Parked flights of the old groups join a new one: any does, they are only a queue.
