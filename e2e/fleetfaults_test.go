@@ -669,8 +669,8 @@ func besiege(t *testing.T, clean time.Duration, connections int, faults []strike
 	calmAgain := 3 * time.Second
 	for _, f := range faults {
 		seconds += int(f.lasts.Seconds()) + scaled(15, 4)
-		if f.cluster { // what it cannot take is held back in small batches, until it has shown for a while that it can
-			calmAgain = 15 * time.Second
+		if f.cluster { // rows that a server could not take wait for their turn in small batches, until it has taken more again for a while
+			calmAgain = 35 * time.Second
 		}
 	}
 	seconds += int(calmAgain.Seconds())
