@@ -66,7 +66,8 @@ type shardState struct {
 	fresh  bool   // nobody has to be asked or outlived: it can be given at once
 	done   bool
 	back   bool
-	busy   bool // it is being given
+	meant  string // for whom it was asked back; "" is for nobody in particular
+	busy   bool   // it is being given
 	faults int
 	avoid  string
 	after  time.Duration // not to be given before
@@ -683,7 +684,10 @@ func (l *leader) assign() map[string][]*shardState {
 		if !m.present || m.fault != nil || !m.seen {
 			continue
 		}
-		s := seat{id: id, capacity: m.beat.Capacity, labels: m.beat.Labels}
+		s := seat{id: id, capacity: m.beat.Capacity, labels: m.beat.Labels, begun: map[string]bool{}}
+		for _, at := range m.beat.Begun {
+			s.begun[at] = true
+		}
 		if m.beat.Draining || l.drains[m.beat.Name] || l.drains[id] {
 			s.capacity = 0
 		}
@@ -723,7 +727,7 @@ func (l *leader) assign() map[string][]*shardState {
 	l.tokens -= float64(int(l.tokens) - left)
 	for _, p := range back {
 		x := pieces[p]
-		x.back, x.ask = true, 0
+		x.back, x.meant, x.ask = true, p.meant, 0
 		l.members[x.owner].changed = true
 	}
 	out, gets := map[string][]*shardState{}, map[*shardState]int{}
@@ -739,7 +743,7 @@ func (l *leader) assign() map[string][]*shardState {
 func (s *shardState) piece() *piece {
 	return &piece{
 		key: shardKey{s.run.at, s.n}, class: s.run.record.Spec.Class, order: int(s.run.record.At.Unix()),
-		needs: s.run.record.Spec.Needs, fresh: s.fresh, back: s.back, avoid: s.avoid,
+		needs: s.run.record.Spec.Needs, fresh: s.fresh, had: s.epoch > 0, back: s.back, meant: s.meant, avoid: s.avoid,
 	}
 }
 
@@ -813,7 +817,7 @@ func (l *leader) send(m *member, given []*shardState) {
 				delete(old.has, k)
 				old.changed = true
 			}
-			s.epoch, s.owner, s.fresh, s.back, s.ask = s.epoch+1, m.id, false, false, 0
+			s.epoch, s.owner, s.fresh, s.back, s.meant, s.ask = s.epoch+1, m.id, false, false, "", 0
 			s.asked = 0
 			s.extent.begin(l.now)
 			if s.run.at == k.at && k.at != "" && s.run.shards != nil {

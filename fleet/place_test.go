@@ -29,9 +29,17 @@ func (p *placing) round(moves int) (changed bool, moved int) {
 		}
 	}
 	given, back, left := place(p.seats, loose, moves)
+	for i, s := range p.seats {
+		for _, x := range s.has {
+			if s.begun == nil {
+				p.seats[i].begun = map[string]bool{}
+			}
+			p.seats[i].begun[x.key.at] = true
+		}
+	}
 	for _, g := range given {
 		p.owner[g.piece] = g.seat
-		g.piece.fresh = false
+		g.piece.fresh, g.piece.had, g.piece.meant = false, true, ""
 	}
 	for _, x := range back { // let go at once
 		p.owner[x] = -1
@@ -48,7 +56,10 @@ func TestPlaceSettles(t *testing.T) {
 		p := &placing{owner: map[*piece]int{}}
 		same := r.IntN(2) == 0
 		for i := range 1 + r.IntN(12) {
-			s := seat{id: fmt.Sprint(i), capacity: 8}
+			s := seat{id: fmt.Sprint(i), capacity: 8, begun: map[string]bool{}}
+			for a := range 2 {
+				s.begun[fmt.Sprint(a)] = r.IntN(2) == 0
+			}
 			if !same {
 				s.capacity = r.IntN(12)
 				s.labels = map[string]string{"dc": fmt.Sprint(r.IntN(2))}
@@ -56,7 +67,7 @@ func TestPlaceSettles(t *testing.T) {
 			p.seats = append(p.seats, s)
 		}
 		for n := range r.IntN(120) {
-			x := &piece{key: shardKey{"a", n}, fresh: r.IntN(2) == 0, class: r.IntN(2)}
+			x := &piece{key: shardKey{fmt.Sprint(r.IntN(2)), n}, fresh: r.IntN(2) == 0, had: r.IntN(2) == 0, class: r.IntN(2)}
 			if !same && r.IntN(4) == 0 {
 				x.needs = map[string]string{"dc": fmt.Sprint(r.IntN(2))}
 			}
@@ -109,6 +120,65 @@ func TestPlaceSettles(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Who is new to a run gets one of its shards that were under way, and others when it has begun; what somebody died of goes to those
+// who work on the run already.
+func TestPlaceSparesNewcomers(t *testing.T) {
+	begun := map[string]bool{"a": true}
+	p := &placing{owner: map[*piece]int{}, seats: []seat{{id: "old", capacity: 8, begun: begun}, {id: "older", capacity: 8, begun: begun}, {id: "new", capacity: 8}}}
+	for n := range 9 {
+		x := &piece{key: shardKey{"a", n}, had: true}
+		p.pieces = append(p.pieces, x)
+		p.owner[x] = n%3 - 1 // three of somebody who is gone, three of each that is old
+	}
+	load := func() (n [3]int) {
+		for _, x := range p.pieces {
+			if o := p.owner[x]; o >= 0 {
+				n[o]++
+			}
+		}
+		return n
+	}
+	p.seats[2].begun = map[string]bool{}
+	given := func() {
+		t.Helper()
+		var loose []*piece
+		for i := range p.seats {
+			p.seats[i].has = nil
+		}
+		for _, x := range p.pieces {
+			if o := p.owner[x]; o >= 0 {
+				p.seats[o].has = append(p.seats[o].has, x)
+			} else {
+				loose = append(loose, x)
+			}
+		}
+		given, back, _ := place(p.seats, loose, 20)
+		for _, g := range given {
+			p.owner[g.piece] = g.seat
+		}
+		for _, x := range back {
+			p.owner[x], x.back = -1, false
+		}
+	}
+	given()
+	if n := load(); n[2] != 0 || n[0]+n[1] < 8 { // one is on its way
+		t.Errorf("of what was left without an owner: %v", n)
+	}
+	for range 4 { // asked back, given, and nothing more until it has begun
+		given()
+	}
+	if n := load(); n[2] != 1 || n[0]+n[1] != 8 {
+		t.Errorf("one is to be had by who is new: %v", n)
+	}
+	p.seats[2].begun["a"] = true
+	for range 4 {
+		given()
+	}
+	if n := load(); n != [3]int{3, 3, 3} {
+		t.Errorf("when it has begun: %v", n)
 	}
 }
 

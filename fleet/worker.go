@@ -64,6 +64,7 @@ type runView struct {
 	watch   int
 	known   bool
 	record  runRecord
+	begun   bool // a shard of it was taken
 }
 
 // works tells whether leases of this attempt may be worked on.
@@ -138,7 +139,12 @@ func (w *worker) beat() beatRecord {
 	b := w.self
 	b.Seen = w.order.Rev
 	b.Held = w.memory.alert()
-	b.Let, b.Grants, b.Asked = nil, nil, nil
+	b.Let, b.Grants, b.Asked, b.Begun = nil, nil, nil, nil
+	for _, at := range slices.Sorted(maps.Keys(w.runs)) {
+		if w.runs[at].begun {
+			b.Begun = append(b.Begun, at)
+		}
+	}
 	for _, g := range w.order.Grants {
 		b.Grants = append(b.Grants, seen{g.budget, share.Newest(g.List).ID})
 	}
@@ -362,7 +368,13 @@ func (w *worker) sure(now time.Duration) bool {
 }
 
 // grab starts work on a lease that is ready.
-func (w *worker) grab(l *lease) { l.state = leaseTaken }
+func (w *worker) grab(l *lease) {
+	l.state = leaseTaken
+	if r := w.runs[l.key.at]; r != nil && !r.begun {
+		r.begun = true
+		w.tell()
+	}
+}
 
 // cut takes that a lease is for less from now on: the rest is a shard of its own.
 func (w *worker) cut(l *lease, head jobs.Shard) {
