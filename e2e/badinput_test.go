@@ -1143,6 +1143,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"dead", "show", sound}, "accepts 3 arg(s)"},
 		{[]string{"dead", "show", sound, "one", "5"}, `shard "one": want a number`},
 		{[]string{"dead", "replay"}, "accepts 1 arg(s)"},
+		{[]string{"dead", "replay", sound, "--run", "r1"}, "name the pool too"},
+		{[]string{"dead", "replay", sound, "--run", "r1", "--state", "x", "--zookeeper", "zk1:2181"}, "leave out --state"},
 		{[]string{"gateway", "extra"}, `unknown command "extra"`},
 		{[]string{"gateway", "--listen"}, "flag needs an argument"},
 		{[]string{"gen"}, "accepts 1 arg(s)"},

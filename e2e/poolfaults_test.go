@@ -501,6 +501,68 @@ func TestPoolWithoutItsTree(t *testing.T) {
 	t.Logf("held with %d of %d rows moved", moved, docs)
 }
 
+// ZooKeeper's servers put back to what they were some seconds before, as by somebody who restores a snapshot of theirs: everything is
+// held, visibly, until restore brings the pool's own backup, and no row is lost.
+func TestPoolOnServersPutBack(t *testing.T) {
+	beside(t)
+	rnd := seed(t)
+	const limit, docs = 3000, 90_000
+	f := newFleet(t, 3)
+	s := newSquad(t, 3, 8)
+	file := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: docs, Seed: rnd.Uint64()})
+	waits, _ := s.submitted(job(t, "back", file, "back", f.addrs(), fmt.Sprintf("limits: {rows: %d}", limit)), "back")
+	s.moved("back", 2*limit)
+	waits.signal(syscall.SIGTERM)
+	waits.wait().must(t, 143)
+	before := t.TempDir()
+	for _, p := range s.ensemble.Servers {
+		must(t, p.Stop())
+	}
+	for _, p := range s.ensemble.Servers {
+		must(t, os.CopyFS(before+"/"+p.Name, os.DirFS(s.ensemble.Dir+"/"+p.Name)))
+	}
+	must(t, s.ensemble.Restart(t.Context()))
+	s.moved("back", 6*limit)
+	backup := t.TempDir() + "/backup"
+	s.drover("backup", backup).must(t, 0)
+	for _, p := range s.ensemble.Servers {
+		must(t, p.Kill())
+	}
+	for _, p := range s.ensemble.Servers {
+		must(t, os.RemoveAll(s.ensemble.Dir+"/"+p.Name))
+		must(t, os.CopyFS(s.ensemble.Dir+"/"+p.Name, os.DirFS(before+"/"+p.Name)))
+	}
+	must(t, s.ensemble.Restart(t.Context()))
+	struck := time.Now()
+	soon(t, 10*fleetSession, func() error {
+		if r := s.drover("workers"); strings.Count(r.stdout, "put back") < 3 {
+			return fmt.Errorf("not all say that they hold: %s%s", r.stdout, r.stderr)
+		}
+		return nil
+	})
+	t.Logf("noticed by all after %.1f s", time.Since(struck).Seconds())
+	f.stands(t, 2*fleetSession, "on servers that were put back")
+	if moved := f.applied(); moved >= docs {
+		t.Error("all rows were moved before the fault")
+	}
+	s.drover("restore", backup).must(t, 0)
+	soon(t, 60*time.Second, func() error {
+		if b := s.drover("status", "back", "--json").json; b.State != "done" {
+			return fmt.Errorf("the run is %+v", b)
+		}
+		return nil
+	})
+	b := s.status("back")
+	b.close(t)
+	if b.Run != "r1" || b.Written != docs {
+		t.Errorf("the books say %+v, want run r1 with %d written", b, docs)
+	}
+	f.equal(t, "back", file, b.Timestamp, nil)
+	for name, text := range s.endAll() {
+		tells(t, name, text, "everything is held", "held no more")
+	}
+}
+
 // All of ZooKeeper hangs: everything waits, and goes on by itself under the same processes.
 func TestPoolWithoutZooKeeper(t *testing.T) {
 	beside(t)

@@ -335,6 +335,11 @@ func (c *client) do(e effect) {
 				w.faults["write after the session's end refused"]++
 			}
 			a.zxid = int64(len(w.log))
+			for _, o := range e.ops {
+				if o.kind == opSet {
+					a.after = w.truth.nodes[o.path].version
+				}
+			}
 			w.catchUp(c.server, len(w.log))
 		default:
 			if e.sync {

@@ -87,6 +87,7 @@ type answer struct {
 	err   error
 	index int   // of the operation that was refused, with err
 	zxid  int64 // of a multi that was done and had a set
+	after int32 // the version that the last set made
 	node  node
 	names []string
 }

@@ -498,6 +498,7 @@ func (p *present) perform(e effect) answer {
 		}
 		for _, r := range results {
 			a.zxid = max(a.zxid, r.Stat.Mzxid)
+			a.after = r.Stat.Version
 		}
 	}
 	return a

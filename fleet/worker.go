@@ -97,6 +97,7 @@ type worker struct {
 	news     bool          // there is something to tell before the next beat is due
 	beating  bool
 	beats    int
+	version  int32 // of its node, after the last beat: it only grows, and nobody else writes it
 }
 
 type tableView struct {
@@ -183,6 +184,10 @@ func (w *worker) tick(now time.Duration) {
 		case a.err == nil:
 			w.deadline = max(w.deadline, sent+leaseFor(w.timeout))
 			w.memory.sawZxid(a.zxid)
+			if a.after <= w.version {
+				w.memory.hold("worker", fmt.Sprintf("%s has version %d now, and had %d: ZooKeeper's servers were put back to an older state", w.p.worker(w.id), a.after, w.version))
+			}
+			w.version = a.after
 		case errors.Is(a.err, zookeeper.ErrNoNode):
 			w.dead = true
 		default:

@@ -186,16 +186,19 @@ they have to be in a table, or in a folder that is declared shared. --state name
 			if err != nil {
 				return err
 			}
+			at, ok, err := pool.address(f)
+			if err != nil {
+				return err
+			}
+			if id != "" && (!ok || state != "") {
+				return usageError{errors.New("--run names a run of a pool: name the pool too (--zookeeper), and leave out --state")}
+			}
 			cfg := runner.Config{Job: f.Job(), StateDir: stateDir(state), Budgets: budgetDir(), Log: logger(os.Stderr, false), Monitor: &runner.Monitor{}}
 			closer, err := connectTo(f, &cfg, true, nil, nil)
 			if err != nil {
 				return err
 			}
 			defer closer()
-			at, ok, err := pool.address(f)
-			if err != nil {
-				return err
-			}
 			var res runner.ReplayResult
 			if ok && state == "" {
 				res, err = replayPooled(at, cfg, id, remap)
