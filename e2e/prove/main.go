@@ -1,5 +1,9 @@
 // Command prove runs every test at full counts and writes docs/proof.md: what was shown, with seeds, on which commit and
 // machine. `make prove` calls it. It fails when a test fails, after writing what was found.
+//
+// With arguments, which are those of go test, it runs what they name, and what docs/proof.md says of other tests stays:
+//
+//	go run ./e2e/prove -run 'TestPool' ./e2e
 package main
 
 import (
@@ -8,6 +12,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,10 +72,26 @@ func run() error {
 	}
 	failed := cmd.Wait()
 
-	var doc bytes.Buffer
-	fmt.Fprintf(&doc, "# Proof\n\nWhat `make prove` showed: every test at full counts. A seed repeats a test: `DROVER_SEED=n DROVER_PROVE=1 go test -count=1 -run NAME ./PACKAGE`.\n\n")
-	fmt.Fprintf(&doc, "| | |\n|---|---|\n| commit | %s |\n| date | %s, %v in all |\n| machine | %s |\n| Go | %s |\n| Java | %s |\n",
-		commit, began.UTC().Format("2006-01-02 15:04 MST"), time.Since(began).Round(time.Second), machine(), runtime.Version(), java())
+	at := fmt.Sprintf("%s, %s", commit, began.UTC().Format("2006-01-02"))
+	sections := map[string]string{}
+	var order []string
+	add := func(name, text string) {
+		if sections[name] == "" {
+			order = append(order, name)
+		}
+		sections[name] = text
+	}
+	was := ""
+	if len(os.Args) > 1 {
+		old, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for name, text := range read(string(old)) {
+			add(name, text)
+		}
+		_, was, _ = strings.Cut(string(old), packages)
+	}
 	pass, fail := 0, 0
 	for _, t := range tests {
 		if t.outcome == "pass" {
@@ -77,26 +99,63 @@ func run() error {
 		} else {
 			fail++
 		}
-	}
-	fmt.Fprintf(&doc, "| result | %d passed, %d not |\n", pass, fail)
-	fmt.Fprintf(&doc, "\n## End to end\n\n")
-	for _, t := range tests {
 		if !strings.HasSuffix(t.pkg, "/e2e") && t.name != "TestFences" { // which is beside what it is about, and on a real ensemble
 			continue
 		}
-		fmt.Fprintf(&doc, "### %s: %s, %.0f s\n\n", t.name, t.outcome, t.seconds)
+		text := fmt.Sprintf("### %s: %s, %.0f s (%s)\n\n", t.name, t.outcome, t.seconds, at)
 		if len(t.said) > 0 {
-			fmt.Fprintf(&doc, "```\n%s\n```\n\n", strings.Join(t.said, "\n"))
+			text += fmt.Sprintf("```\n%s\n```\n\n", strings.Join(t.said, "\n"))
+		}
+		add(t.name, text)
+	}
+	well := 0
+	for _, text := range sections {
+		if heading, _, _ := strings.Cut(text, "\n"); strings.Contains(heading, ": pass, ") {
+			well++
 		}
 	}
-	fmt.Fprintf(&doc, "## Packages\n\n| package | tests passed | not |\n|---|---|---|\n")
-	by := map[string][2]int{}
-	var names []string
-	for _, t := range tests {
-		c, ok := by[t.pkg]
-		if !ok {
-			names = append(names, t.pkg)
+	var doc bytes.Buffer
+	fmt.Fprintf(&doc, "# Proof\n\nWhat `make prove` showed: tests at full counts, each with the commit and the day of its last run. A seed repeats a test: `DROVER_SEED=n DROVER_PROVE=1 go test -count=1 -run NAME ./PACKAGE`.\n\n")
+	fmt.Fprintf(&doc, "| | |\n|---|---|\n| last run | %s, %v |\n| machine | %s |\n| Go | %s |\n| Java | %s |\n| end to end | %d tests passed, %d not |\n",
+		at, time.Since(began).Round(time.Second), machine(), runtime.Version(), java(), well, len(sections)-well)
+	fmt.Fprintf(&doc, "\n## End to end\n\n")
+	for _, name := range order {
+		doc.WriteString(sections[name])
+	}
+	doc.WriteString(packages)
+	if was != "" {
+		doc.WriteString(was)
+	} else {
+		writePackages(&doc, tests, at)
+	}
+	if err := os.WriteFile(path, doc.Bytes(), 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("%d passed, %d failed\n", pass, fail)
+	return failed
+}
+
+const packages = "## Packages\n\n"
+
+var path = filepath.Join("docs", "proof.md")
+
+// read gives what a written proof says of each test end to end.
+func read(doc string) iter.Seq2[string, string] {
+	return func(yield func(name, text string) bool) {
+		doc, _, _ = strings.Cut(doc, packages)
+		for _, part := range strings.Split("\n"+doc, "\n### ")[1:] {
+			if name, _, ok := strings.Cut(part, ":"); ok && !yield(name, "### "+strings.TrimRight(part, "\n")+"\n\n") {
+				return
+			}
 		}
+	}
+}
+
+func writePackages(doc *bytes.Buffer, tests []*shown, at string) {
+	fmt.Fprintf(doc, "Of %s.\n\n| package | tests passed | not |\n|---|---|---|\n", at)
+	by := map[string][2]int{}
+	for _, t := range tests {
+		c := by[t.pkg]
 		if t.outcome == "pass" {
 			c[0]++
 		} else {
@@ -104,15 +163,9 @@ func run() error {
 		}
 		by[t.pkg] = c
 	}
-	slices.Sort(names)
-	for _, n := range names {
-		fmt.Fprintf(&doc, "| %s | %d | %d |\n", n, by[n][0], by[n][1])
+	for _, n := range slices.Sorted(maps.Keys(by)) {
+		fmt.Fprintf(doc, "| %s | %d | %d |\n", n, by[n][0], by[n][1])
 	}
-	if err := os.WriteFile(filepath.Join("docs", "proof.md"), doc.Bytes(), 0o644); err != nil {
-		return err
-	}
-	fmt.Printf("%d passed, %d failed\n", pass, fail)
-	return failed
 }
 
 var location = regexp.MustCompile(`^\s*\w+_test\.go:\d+: `)
