@@ -155,11 +155,12 @@ func (s *squad) mark(attempt string, n int) (checkpoints.Mark, time.Time, error)
 	return m, time.UnixMilli(stat.Mtime), err
 }
 
-// owned lists the shards that a worker has and that are not done.
-func (s *squad) owned(attempt string, shards int, name string) (list []int) {
+// owned gives the shards that a worker has and that are not done, with their epochs.
+func (s *squad) owned(attempt string, shards int, name string) map[int]int32 {
 	s.t.Helper()
+	list := map[int]int32{}
 	for n := range shards {
-		owner, _, err := s.zk.Get(s.t.Context(), checkpoints.EpochPath(attempt, n))
+		owner, epoch, err := s.zk.Get(s.t.Context(), checkpoints.EpochPath(attempt, n))
 		must(s.t, err)
 		if !strings.HasPrefix(string(owner), name+"-") {
 			continue
@@ -167,7 +168,7 @@ func (s *squad) owned(attempt string, shards int, name string) (list []int) {
 		m, _, err := s.mark(attempt, n)
 		must(s.t, err)
 		if m.Checkpoint == nil || !m.Checkpoint.Done {
-			list = append(list, n)
+			list[n] = epoch.Version
 		}
 	}
 	return list
@@ -391,11 +392,9 @@ func TestPoolTakesOver(t *testing.T) {
 			leaders++
 		}
 		of := map[int]int32{}
-		for _, n := range s.owned(attempt, shards, name) {
+		for n, epoch := range s.owned(attempt, shards, name) {
 			if m, _, err := s.mark(attempt, n); err == nil && m.Checkpoint != nil {
-				_, epoch, err := s.zk.Exists(t.Context(), checkpoints.EpochPath(attempt, n))
-				must(t, err)
-				of[n] = epoch.Version
+				of[n] = epoch
 			}
 		}
 		o := takeOver{signalled: time.Now()}

@@ -23,8 +23,10 @@ const (
 	movesPerSecond = 200
 	// moveBurst is how many moves may come at once.
 	moveBurst = 50
-	// ordersAhead is how many orders a member may get at once; over time it is one a second.
+	// ordersAhead is how many orders a member may get at once. Over time it is one in ordersEvery for each member of the pool, so that all get
+	// no more than a hundred a second, and one a second in a large pool: each order has a beat follow it.
 	ordersAhead = 5
+	ordersEvery = 10 * time.Millisecond
 	// grantsPerSecond bounds the orders that only change grants, and grantBurst those that may come at once. Each has a beat
 	// follow it, and of many members there are always some whose demand changed: a thousand would write without end. A member's first
 	// grant of a budget does not wait.
@@ -756,7 +758,7 @@ func (l *leader) send(m *member, given []*shardState) {
 		l.retire(m)
 		return
 	}
-	if m.fault != nil || l.now < m.due-(ordersAhead-1)*time.Second {
+	if m.fault != nil || l.now < m.due-(ordersAhead-1)*l.orderGap() {
 		return
 	}
 	grants := l.listed(m.id)
@@ -791,7 +793,7 @@ func (l *leader) send(m *member, given []*shardState) {
 		ops = append(ops, create(l.p.order(m.id), encode(o)))
 	}
 	m.busy, m.changed, m.granted = true, false, false
-	m.due = max(m.due, l.now) + time.Second
+	m.due = max(m.due, l.now) + l.orderGap()
 	l.do(ops, len(ops)-1, func(v verdict) {
 		m.busy = false
 		for _, s := range given {
@@ -826,6 +828,11 @@ func (l *leader) send(m *member, given []*shardState) {
 		}
 		l.takeBack(m)
 	})
+}
+
+// orderGap is how far apart a member's orders are, over time.
+func (l *leader) orderGap() time.Duration {
+	return min(time.Duration(len(l.members))*ordersEvery, time.Second)
 }
 
 // stray looks again at a shard whose epoch is not what was thought. Only leaders write epochs, so this is a tree that somebody

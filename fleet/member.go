@@ -790,8 +790,24 @@ func (w *work) run(ctx context.Context, k runKey, rec runRecord) error {
 	w.store = store
 	p.m.mu.Unlock()
 	return p.m.c.Work(ctx, Run{
-		Job: k.job, ID: k.id, File: rec.Spec.File, Plan: plan, Timestamp: rec.Timestamp, Spec: rec.Spec, Store: store, SaveEvery: w.saveEvery,
+		Job: k.job, ID: k.id, File: rec.Spec.File, Plan: plan, Timestamp: rec.Timestamp, Spec: rec.Spec, Store: beginning{store, w}, SaveEvery: w.saveEvery,
 	}, w)
+}
+
+// beginning is a store that tells when something was saved.
+type beginning struct {
+	*checkpoints.ZooKeeperStore
+	w *work
+}
+
+func (b beginning) Save(ctx context.Context, changed []checkpoints.Checkpoint, t checkpoints.Totals) error {
+	err := b.ZooKeeperStore.Save(ctx, changed, t)
+	if err == nil && len(changed) > 0 {
+		b.w.p.m.mu.Lock()
+		b.w.p.began(b.w.at)
+		b.w.p.m.mu.Unlock()
+	}
+	return err
 }
 
 const (

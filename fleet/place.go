@@ -11,7 +11,7 @@ type seat struct {
 	capacity int // shards; 0 takes none and gives back what it has
 	labels   map[string]string
 	has      []*piece        // that it works on or was told to; those asked back included
-	begun    map[string]bool // attempts that it has moved shards of: it sees the source and has reached the table
+	begun    map[string]bool // attempts that it has saved something of: it sees the source, reaches the table and has a part of the limit
 }
 
 // piece is a shard that is not done.
@@ -48,7 +48,7 @@ type placement struct {
 // time, and only for a difference of two shards or more, so that nothing goes to and fro.
 //
 // Who has not begun to work on a run gets one of its shards that were under way and then, when it has begun, others: until then
-// it has to open the source and reach the table, and a shard that was given to it would stand still.
+// it opens the source, looks at the table and waits for a part of the limit, and a shard that was given to it would stand still.
 func place(seats []seat, loose []*piece, moves int) (given []placement, back []*piece, left int) {
 	load := make([]int, len(seats))
 	room := 0

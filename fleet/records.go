@@ -72,7 +72,7 @@ type beatRecord struct {
 	Left   bool            `json:"left,omitempty"`
 	Seen   int64           `json:"seen"` // Rev of the order that it obeys
 	Grants []seen          `json:"grants,omitempty"`
-	Begun  []string        `json:"begun,omitempty"` // attempts that it has moved shards of
+	Begun  []string        `json:"begun,omitempty"` // attempts that it has saved something of
 	Let    []let           `json:"let,omitempty"`   // shards of its order that it will not work on any more
 	Asked  []asked         `json:"asked,omitempty"`
 	Wants  []want          `json:"wants,omitempty"`

@@ -537,6 +537,7 @@ func (p *proc) save(k shardKey, m *moving) {
 			m.known = known
 			m.version++
 			m.saved = mark
+			p.in.began(k.at)
 		case errors.Is(v.err, zookeeper.ErrBadVersion) && v.at == 0 && p.s.flaws.rereadEpoch:
 			m.saving = true
 			in.get(k.epochPath(), true, func(n node) {
@@ -1012,13 +1013,13 @@ func TestMutantsAreFound(t *testing.T) {
 		"end by an earlier list":     {earlyList: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(1000) {
+			for seed := range uint64(3000) {
 				if s := simulate(seed, f); s.fault != nil {
 					t.Logf("found by seed %d after %d steps: %v", seed, s.steps, s.fault)
 					return
 				}
 			}
-			t.Error("1000 seeds did not find it")
+			t.Error("3000 seeds did not find it")
 		})
 	}
 }

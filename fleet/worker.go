@@ -64,7 +64,8 @@ type runView struct {
 	watch   int
 	known   bool
 	record  runRecord
-	begun   bool // a shard of it was taken
+	saved   time.Duration // when something of it was saved first; 0 is never
+	begun   bool          // that was a while ago
 }
 
 // works tells whether leases of this attempt may be worked on.
@@ -169,6 +170,12 @@ func compareKeys(a, b shardKey) int {
 // tick does what is due.
 func (w *worker) tick(now time.Duration) {
 	w.now = now
+	for _, r := range w.runs {
+		if r.saved > 0 && !r.begun && now-r.saved >= settleIn {
+			r.begun = true
+			w.tell()
+		}
+	}
 	if !w.registered || w.dead || w.beating {
 		return
 	}
@@ -373,11 +380,16 @@ func (w *worker) sure(now time.Duration) bool {
 }
 
 // grab starts work on a lease that is ready.
-func (w *worker) grab(l *lease) {
-	l.state = leaseTaken
-	if r := w.runs[l.key.at]; r != nil && !r.begun {
-		r.begun = true
-		w.tell()
+func (w *worker) grab(l *lease) { l.state = leaseTaken }
+
+// settleIn is for how long a worker has saved something of a run before it says that it has begun: in that time its part of the limits
+// grows to what it is to be.
+const settleIn = 2 * time.Second
+
+// began takes that something of an attempt was saved: the source is open, the table is reached, and there is a part of the limits.
+func (w *worker) began(at string) {
+	if r := w.runs[at]; r != nil && r.saved == 0 {
+		r.saved = w.now
 	}
 }
 
