@@ -270,7 +270,8 @@ type waiter struct {
 	avoid []*gateway // only when no other is healthy
 	first bool       // before those that wait already: a small call that much waits for
 
-	// For a gateway that is tried after it was slow: makes the call small and tells what is left of it. nil: it stays as it is.
+	// For a gateway that is tried after it was slow: makes the call small and tells what is left of it. What the rest was paid is lost,
+	// so a budget is used less, and never more. nil: the call stays as it is.
 	shrink func() (rows, bytes int)
 
 	ready chan struct{} // closed when g or err is set
