@@ -13,7 +13,7 @@ const (
 	// for the call, one for a row, one for each KiB.
 	callUnits = 64
 
-	// A call of less than this part of what is usual is no quicker: it waits behind others.
+	// A call of less than this part of the usual size takes no less time: it waits behind others.
 	smallPart = 4
 
 	// The weight of a call in the estimate, and how many times over the estimate it counts at most: single calls are
@@ -25,8 +25,8 @@ const (
 	shortestForgive, longestForgive = 7 * time.Second, 2 * time.Minute
 
 	// One that was slow and got no call for this long is tried with a part of a batch: what is the matter with it holds little.
-	doubtAfter = shortestForgive / 2
-	trialPart  = 16
+	unprovenAfter = shortestForgive / 2
+	trialPart     = 16
 
 	// A call this many times over its estimate is overdue: with no answer from its gateway meanwhile, the others are
 	// preferred.
@@ -163,103 +163,6 @@ type call struct {
 	cancel context.CancelFunc
 }
 
-type serverKey struct{}
-
-// ForServer gives the context for an Apply whose rows are all for one region server. While that one answers through no gateway and
-// others do, it is no gateway's fault. Names are host:port.
-func ForServer(ctx context.Context, name string) context.Context {
-	if name == "" {
-		return ctx
-	}
-	return context.WithValue(ctx, serverKey{}, name)
-}
-
-// server is how a region server answers, through whichever gateways. nil is one that nobody named. The pool's mutex guards it.
-type server struct {
-	calls    int       // in flight
-	owes     time.Time // since when there have been some
-	answered time.Time // the last success
-	resumed  time.Time // when it answered again after it had owed something for long
-}
-
-// serverGap is for how long a server must have owed an answer to be thought to have been away.
-const serverGap = shortestTimeout / 2
-
-func (l *lane) serverLocked(ctx context.Context) *server {
-	name, _ := ctx.Value(serverKey{}).(string)
-	if name == "" {
-		return nil
-	}
-	s := l.servers[name]
-	if s == nil {
-		s = &server{}
-		l.servers[name] = s
-	}
-	return s
-}
-
-func (s *server) begins(now time.Time) {
-	if s == nil {
-		return
-	}
-	if s.calls == 0 {
-		s.owes = now
-	}
-	s.calls++
-}
-
-func (s *server) ends(now time.Time, well bool) {
-	if s == nil {
-		return
-	}
-	s.calls--
-	if !well {
-		return
-	}
-	from := s.owes
-	if s.answered.After(from) {
-		from = s.answered
-	}
-	if now.Sub(from) > serverGap {
-		s.resumed = now
-	}
-	s.answered = now
-}
-
-// steady tells whether the server answered others all the time since a call began, lastly after half of it; or may have.
-func (s *server) steady(began, half time.Time) bool {
-	return s == nil || s.answered.After(half) && !s.resumed.After(began)
-}
-
-// doubtMost is how many times in a row a gateway that owes answers is asked whether it lives, before it is not believed any more.
-const doubtMost = 3
-
-// doubtLocked has a gateway asked whether it lives, that owes an answer to a call since start, and a region server may owe it that.
-// false says that it has been asked often enough.
-func (l *lane) doubtLocked(g *gateway, now, start time.Time) bool {
-	p := l.pool
-	if g.asked || !start.After(g.doubted) {
-		return true
-	}
-	if g.state != healthy || g.doubts == doubtMost || p.closed {
-		return false
-	}
-	g.asked, g.doubted = true, now
-	g.doubts++
-	p.wg.Go(func() {
-		f, err := p.diagnose(p.root, g.host)
-		p.mu.Lock()
-		defer p.unlock()
-		g.asked = false
-		// What it does not reach may be what it waits for.
-		if err != nil && f.Condition != Blocked && g.state == healthy && p.root.Err() == nil {
-			l.setAsideLocked(g, time.Now(), now, f.Condition.silent(), err)
-			l.dispatchLocked(time.Now())
-		}
-	})
-	return true
-}
-
 // quiet tells for how long the gateway has answered nothing while it had to, and the oldest call it owes.
 func (g *gateway) quiet(now time.Time) (time.Duration, *call) {
 	if len(g.calls) == 0 {
@@ -342,7 +245,7 @@ func (l *lane) cutLocked(g *gateway, now time.Time) {
 
 // learnLocked counts a success; back tells that it is the one that brought the gateway back.
 func (l *lane) learnLocked(g *gateway, now time.Time, took time.Duration, units float64, load int, back bool) {
-	// A call much smaller than others may take as long as a small one of theirs.
+	// Below a part of the usual size a call takes as long as one of that part.
 	switch slow := took.Seconds() > tooLate*l.est.unit*max(units, l.est.size/smallPart); {
 	case l.est.unit == 0:
 	case back:
@@ -367,11 +270,11 @@ func (l *lane) learnLocked(g *gateway, now time.Time, took time.Duration, units 
 	g.est.add(now, took, units, load)
 }
 
-// doubts tells whether a gateway that was just taken for a call was slow when it had its last one, a while ago.
-func (p *Pool) doubts(g *gateway) bool {
+// unproven tells whether a gateway that was just taken for a call was slow when it had its last one, a while ago.
+func (p *Pool) unproven(g *gateway) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return g.state == healthy && g.busy == 1 && g.est.unit > tooLate*g.lane.est.unit && time.Since(g.est.at) > doubtAfter
+	return g.state == healthy && g.busy == 1 && g.est.unit > tooLate*g.lane.est.unit && time.Since(g.est.at) > unprovenAfter
 }
 
 // timeoutLocked bounds a call.
