@@ -61,10 +61,21 @@ func newFleet(t testing.TB, n int) *fleet {
 	return f
 }
 
-func (f *fleet) addrs() string {
-	var out []string
+// addrs are the gateways' addresses as a job file has them, and list is each.
+func (f *fleet) addrs() string { return flow(f.list()) }
+
+func (f *fleet) list() (addrs []string) {
 	for _, s := range f.servers {
-		out = append(out, strconv.Quote(s.Addr()))
+		addrs = append(addrs, s.Addr())
+	}
+	return addrs
+}
+
+// flow writes a list into a job file.
+func flow(list []string) string {
+	var out []string
+	for _, x := range list {
+		out = append(out, strconv.Quote(x))
 	}
 	return "[" + strings.Join(out, ", ") + "]"
 }

@@ -139,13 +139,20 @@ const runTimeout = 10 * time.Minute
 // start(t, "DROVER_CRASH=sent:3", "run", "job.yaml"). State and budgets go into a folder of the test unless set.
 func start(t testing.TB, args ...string) *process {
 	t.Helper()
+	return startIn(t, nil, args...)
+}
+
+// startIn is start by another command, which becomes drover.
+func startIn(t testing.TB, by []string, args ...string) *process {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 	env := append(os.Environ(), "XDG_STATE_HOME="+stateHome(t))
 	for len(args) > 0 && isSetting(args[0]) {
 		env = append(env, args[0])
 		args = args[1:]
 	}
-	p := &process{t: t, cmd: exec.CommandContext(ctx, binary, args...), cancel: cancel}
+	line := append(append(by, binary), args...)
+	p := &process{t: t, cmd: exec.CommandContext(ctx, line[0], line[1:]...), cancel: cancel}
 	p.cmd.Env = env
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {

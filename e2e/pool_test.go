@@ -24,6 +24,7 @@ type crew struct {
 	t    *testing.T
 	pool string // as --zookeeper takes it
 	n    int
+	in   *island // where workers and jobs live; nil is here
 }
 
 func newCrew(t *testing.T, e *stack.Ensemble) *crew {
@@ -44,6 +45,9 @@ func (c *crew) drover(args ...string) result {
 
 func (c *crew) start(args ...string) *process {
 	c.t.Helper()
+	if c.in != nil {
+		return c.in.start(c.env(args...)...)
+	}
 	return start(c.t, c.env(args...)...)
 }
 

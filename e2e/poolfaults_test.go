@@ -40,7 +40,17 @@ type squad struct {
 
 func newSquad(t *testing.T, n, capacity int, settings ...string) *squad {
 	t.Helper()
-	e := ensemble(t, 3)
+	s := newSquadOn(t, ensemble(t, 3), capacity, settings...)
+	for i := range n {
+		s.launch(fmt.Sprintf("w%d", i))
+	}
+	s.there(n)
+	return s
+}
+
+// newSquadOn is one without workers.
+func newSquadOn(t *testing.T, e *stack.Ensemble, capacity int, settings ...string) *squad {
+	t.Helper()
 	c := newCrew(t, e)
 	zk, err := zookeeper.Open(zookeeper.Config{Servers: e.Addrs(), SessionTimeout: 5 * time.Second})
 	must(t, err)
@@ -54,10 +64,6 @@ func newSquad(t *testing.T, n, capacity int, settings ...string) *squad {
 			s.dump()
 		}
 	})
-	for i := range n {
-		s.launch(fmt.Sprintf("w%d", i))
-	}
-	s.there(n)
 	return s
 }
 
