@@ -94,6 +94,9 @@ func run() error {
 	}
 	pass, fail := 0, 0
 	for _, t := range tests {
+		if t.outcome == "did not end" && len(os.Args) > 1 {
+			continue // ended by hand: what is known stays
+		}
 		if t.outcome == "pass" {
 			pass++
 		} else {
