@@ -196,6 +196,7 @@ func collect(r io.Reader) ([]*shown, error) {
 		case "output":
 			if location.MatchString(e.Output) {
 				line := strings.TrimRight(location.ReplaceAllString(e.Output, ""), "\n")
+				line = strings.ReplaceAll(line, os.TempDir()+"/", "") // of this machine
 				if sub != "" {
 					line = sub + ": " + line
 				}
