@@ -77,6 +77,7 @@ func TestFirstWatermarkOfATakenShardIsSavedSoon(t *testing.T) {
 		s.offer(checkpoints.Checkpoint{Shard: 1, Cursor: "b"}, 1)
 		s.offer(checkpoints.Checkpoint{Shard: 2, Cursor: "b"}, 1)
 		time.Sleep(saveFirst + time.Millisecond)
+		synctest.Wait()
 		if len(store.saved) != 2 || len(store.begun) != 1 {
 			t.Errorf("%v later %d saves had %v, want one of both shards", saveFirst, len(store.begun), store.saved)
 		}
@@ -86,6 +87,7 @@ func TestFirstWatermarkOfATakenShardIsSavedSoon(t *testing.T) {
 			t.Error("what came behind the first was saved before its time")
 		}
 		time.Sleep(saveEvery)
+		synctest.Wait()
 		if len(store.saved) != 3 {
 			t.Errorf("saved %v, want what came behind the first too", store.saved)
 		}
