@@ -16,7 +16,8 @@ type placing struct {
 	owner  map[*piece]int // -1 nobody
 }
 
-func (p *placing) round(moves int) (changed bool, moved int) {
+// place has it decided who gets what, as things are.
+func (p *placing) place(moves int) (given []placement, back []*piece, left int) {
 	var loose []*piece
 	for i := range p.seats {
 		p.seats[i].has = nil
@@ -28,7 +29,11 @@ func (p *placing) round(moves int) (changed bool, moved int) {
 			loose = append(loose, x)
 		}
 	}
-	given, back, left := place(p.seats, loose, moves)
+	return place(p.seats, loose, moves)
+}
+
+func (p *placing) round(moves int) (changed bool, moved int) {
+	given, back, left := p.place(moves)
 	for i, s := range p.seats {
 		for _, x := range s.has {
 			if s.begun == nil {
@@ -143,19 +148,7 @@ func TestPlaceSparesNewcomers(t *testing.T) {
 	}
 	p.seats[2].begun = map[string]bool{}
 	given := func() {
-		t.Helper()
-		var loose []*piece
-		for i := range p.seats {
-			p.seats[i].has = nil
-		}
-		for _, x := range p.pieces {
-			if o := p.owner[x]; o >= 0 {
-				p.seats[o].has = append(p.seats[o].has, x)
-			} else {
-				loose = append(loose, x)
-			}
-		}
-		given, back, _ := place(p.seats, loose, 20)
+		given, back, _ := p.place(20)
 		for _, g := range given {
 			p.owner[g.piece] = g.seat
 		}
