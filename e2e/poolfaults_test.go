@@ -514,10 +514,10 @@ func TestPoolWithoutItsTree(t *testing.T) {
 }
 
 // ZooKeeper's servers put back to what they were some seconds before, as by somebody who restores a snapshot of theirs: everything is
-// held, visibly, until restore brings the pool's own backup, and no row is lost.
+// held, visibly, also by a worker whose session ended meanwhile and by one that is started behind it, until restore brings the pool's
+// own backup; and no row is lost.
 func TestPoolOnServersPutBack(t *testing.T) {
-	// Alone: the sessions have to outlive the servers' restart, and beside others that takes too long. A worker with a new session does
-	// not notice yet.
+	beside(t)
 	rnd := seed(t)
 	const limit, docs = 3000, 90_000
 	f := newFleet(t, 3)
@@ -547,13 +547,19 @@ func TestPoolOnServersPutBack(t *testing.T) {
 	}
 	must(t, s.ensemble.Restart(t.Context()))
 	struck := time.Now()
-	soon(t, 10*fleetSession, func() error {
-		if r := s.drover("workers"); strings.Count(r.stdout, "put back") < 3 {
-			return fmt.Errorf("not all say that they hold: %s%s", r.stdout, r.stderr)
-		}
-		return nil
-	})
+	hold := func(n int) {
+		t.Helper()
+		soon(t, 10*fleetSession, func() error {
+			if r := s.drover("workers"); strings.Count(r.stdout, "put back") < n {
+				return fmt.Errorf("not all %d say that they hold: %s%s", n, r.stdout, r.stderr)
+			}
+			return nil
+		})
+	}
+	hold(3)
 	t.Logf("noticed by all after %.1f s", time.Since(struck).Seconds())
+	s.launch("late")
+	hold(4)
 	f.stands(t, 2*fleetSession, "on servers that were put back")
 	if moved := f.applied(); moved >= docs {
 		t.Error("all rows were moved before the fault")

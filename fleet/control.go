@@ -777,7 +777,7 @@ func (c Pool) Restore(ctx context.Context, b *Backup) error {
 		if err != nil {
 			return nil, nil, err
 		}
-		t.V, t.Restored = format, rand.Text()
+		t.V, t.Restored, t.Held = format, rand.Text(), ""
 		data := encode(t)
 		return []zookeeper.Op{zookeeper.SetOp(p.term(), data, version), c.audit("restore a backup of " + b.At.Format(time.RFC3339))}, c.written(p.term(), data), nil
 	})

@@ -63,6 +63,7 @@ type tree struct {
 type ensemble struct {
 	*world
 	timeout time.Duration
+	epoch   int64             // of elections among the servers
 	log     []map[string]node // what each transaction wrote; a node that does not exist was deleted
 	truth   tree
 	servers [3]*tree
@@ -142,7 +143,7 @@ func (e *ensemble) apply(from *client, session int64, ops []op) (index int, err 
 		}
 		return e.truth.nodes[path]
 	}
-	zxid := int64(len(e.log) + 1)
+	zxid := e.zxid() + 1
 	writes := false
 	for i, o := range ops {
 		n := look(o.path)
@@ -154,7 +155,7 @@ func (e *ensemble) apply(from *client, session int64, ops []op) (index int, err 
 			if parent := o.path[:strings.LastIndexByte(o.path, '/')]; parent != "" && !look(parent).exists {
 				return i, zookeeper.ErrNoNode
 			}
-			n = node{exists: true, data: o.data, created: zxid, changed: zxid}
+			n = node{exists: true, data: o.data, created: zxid}
 			if o.kind == opEphemeral {
 				n.owner = session
 			}
@@ -167,7 +168,7 @@ func (e *ensemble) apply(from *client, session int64, ops []op) (index int, err 
 			}
 			switch o.kind {
 			case opSet:
-				n.data, n.version, n.changed = o.data, n.version+1, zxid
+				n.data, n.version = o.data, n.version+1
 			case opDelete:
 				n = node{}
 			case opCheck:
@@ -188,6 +189,45 @@ func (e *ensemble) apply(from *client, session int64, ops []op) (index int, err 
 		e.after(e.between(0, 30*time.Millisecond), func() { e.catchUp(s, len(e.log)) })
 	}
 	return -1, nil
+}
+
+// zxid is that of the last transaction.
+func (e *ensemble) zxid() int64 { return e.epoch<<32 + int64(len(e.log)) }
+
+// putBack has all servers be as they were when the log had a length, but for their epoch, which each election raises. They know the
+// sessions of then, and no later ones; late says that they were away for longer than those last.
+func (e *ensemble) putBack(to int, late bool) {
+	e.log, e.epoch = e.log[:to:to], e.epoch+1
+	live := e.session
+	e.session = map[int64]time.Duration{}
+	for _, t := range []*tree{&e.truth, e.servers[0], e.servers[1], e.servers[2]} {
+		t.nodes, t.applied = map[string]node{}, 0
+		for ; t.applied < to; t.applied++ {
+			for path, n := range e.log[t.applied] {
+				if t.nodes[path] = n; !n.exists {
+					delete(t.nodes, path)
+				}
+			}
+		}
+	}
+	for _, n := range e.truth.nodes {
+		if n.owner != 0 {
+			if e.session[n.owner] = e.now; late {
+				e.session[n.owner] -= 2 * e.timeout
+			}
+		}
+	}
+	for _, c := range e.clients {
+		if _, known := e.session[c.session]; !known {
+			if _, was := live[c.session]; was && !c.over {
+				c.lost()
+			}
+			continue
+		}
+		for _, id := range slices.Sorted(maps.Keys(c.watches)) {
+			c.fire(id)
+		}
+	}
 }
 
 // catchUp brings a server to a place in the log, and has the watches there fire.
@@ -334,10 +374,9 @@ func (c *client) do(e effect) {
 			} else if !c.alive() {
 				w.faults["write after the session's end refused"]++
 			}
-			a.zxid = int64(len(w.log))
-			for _, o := range e.ops {
-				if o.kind == opSet {
-					a.after = w.truth.nodes[o.path].version
+			if a.err == nil {
+				for _, o := range e.ops {
+					a.after = append(a.after, w.truth.nodes[o.path].version)
 				}
 			}
 			w.catchUp(c.server, len(w.log))

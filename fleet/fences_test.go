@@ -148,6 +148,9 @@ func (s *scene) tree() map[string]string {
 				mu.Lock()
 				defer mu.Unlock()
 				all[path] = fmt.Sprintf("version %d, made in %#x, changed in %#x: %s", stat.Version, stat.Czxid, stat.Mzxid, data)
+				if path == s.p.tide() {
+					delete(all, path)
+				}
 				if path == s.p.workers() || base(path) == "t" {
 					return nil
 				}

@@ -98,6 +98,10 @@ func (i *incarnation) vacate(fence op) {
 func (i *incarnation) tick(now time.Duration) {
 	i.machine.now = now
 	i.worker.tick(now)
+	i.alarm()
+	if i.lead != nil && i.memory.isHeld() {
+		i.resign() // its term may be one that ZooKeeper has forgotten, and gives again
+	}
 	if i.lead != nil {
 		i.lead.tick(now)
 		if i.lead.over {
@@ -106,7 +110,7 @@ func (i *incarnation) tick(now time.Duration) {
 		return
 	}
 	if i.mine && !i.running && i.known && !i.self.Left {
-		// It lost the term and not its session: after a restore. Whoever comes next waits for this node to go.
+		// It lost the term and not its session, or resigned because everything is held. Whoever comes next waits for this node to go.
 		i.running = true
 		i.machine.write([]op{check(i.p.term(), i.term.version), remove(i.p.leader(), -1)}, 1, func(v verdict) {
 			i.running = false
@@ -114,6 +118,19 @@ func (i *incarnation) tick(now time.Duration) {
 		})
 	}
 	i.stand()
+}
+
+// alarm writes into the term that everything is held, and why, so that all hold who have not seen it, and nobody leads: not a worker
+// either that is started now, which has seen nothing.
+func (i *incarnation) alarm() {
+	why := i.memory.alert()
+	if why == "" || i.record.Held != "" || i.running || !i.known || i.dead || !i.registered {
+		return
+	}
+	i.running = true
+	t := i.record
+	t.V, t.Held = format, i.id+" found: "+why
+	i.machine.write([]op{set(i.p.term(), encode(t), i.term.version)}, 0, func(verdict) { i.running = false })
 }
 
 // stand has the member elected, if nobody leads: its node and the next term in one write, so that whoever led before writes

@@ -14,7 +14,6 @@ type node struct {
 	data    []byte
 	version int32
 	created int64 // zxid
-	changed int64 // zxid
 	owner   int64 // session of an ephemeral one
 }
 
@@ -85,9 +84,8 @@ type effect struct {
 type answer struct {
 	id    int
 	err   error
-	index int   // of the operation that was refused, with err
-	zxid  int64 // of a multi that was done and had a set
-	after int32 // the version that the last set made
+	index int     // of the operation that was refused, with err
+	after []int32 // of a multi that was done: the versions of what it wrote, by operation
 	node  node
 	names []string
 }
@@ -186,10 +184,10 @@ func (m *machine) forget(id int) {
 
 // verdict is what became of a write: done, or refused because of an operation, or neither, for which it was not done.
 type verdict struct {
-	done bool
-	at   int // the operation that was refused; -1 when none was
-	err  error
-	zxid int64
+	done  bool
+	at    int // the operation that was refused; -1 when none was
+	err   error
+	after []int32 // as in answer; nil when its answer was lost
 }
 
 // write does all operations or none. When the answer is lost, proof, an operation, tells: it is a set or a creation whose data
@@ -198,11 +196,11 @@ func (m *machine) write(ops []op, proof int, f func(verdict)) {
 	m.ask(effect{kind: doMulti, ops: ops}, func(a answer) {
 		switch {
 		case a.err == nil:
-			f(verdict{done: true, at: -1, zxid: a.zxid})
+			f(verdict{done: true, at: -1, after: a.after})
 		case errors.Is(a.err, zookeeper.ErrUnknown):
 			m.get(ops[proof].path, true, func(n node) {
 				if ops[proof].kind == opDelete && !n.exists || n.exists && bytes.Equal(n.data, ops[proof].data) {
-					f(verdict{done: true, at: -1, zxid: n.changed})
+					f(verdict{done: true, at: -1})
 				} else {
 					f(verdict{at: -1, err: errNotDone})
 				}

@@ -406,7 +406,7 @@ func (p *present) step(f func()) {
 }
 
 func toNode(exists bool, data []byte, s zookeeper.Stat) node {
-	return node{exists: exists, data: data, version: s.Version, created: s.Czxid, changed: s.Mzxid, owner: s.EphemeralOwner}
+	return node{exists: exists, data: data, version: s.Version, created: s.Czxid, owner: s.EphemeralOwner}
 }
 
 // begin starts an effect.
@@ -497,8 +497,7 @@ func (p *present) perform(e effect) answer {
 			a.index = op.Index
 		}
 		for _, r := range results {
-			a.zxid = max(a.zxid, r.Stat.Mzxid)
-			a.after = r.Stat.Version
+			a.after = append(a.after, r.Stat.Version)
 		}
 	}
 	return a

@@ -14,9 +14,9 @@ import (
 // Its methods may be called from several goroutines.
 type memory struct {
 	mu       sync.Mutex
-	zxid     int64 // highest
-	term     int32 // highest version
-	created  int64 // of the term's node, its zxid; 0 before one was seen
+	term     int32  // highest version
+	created  int64  // of the term's node, its zxid; 0 before one was seen
+	tide     *int32 // the tide's version after the last beat; nil before one
 	restored string
 	runs     map[string]seenRun // by path
 	why      map[string]string  // what holds, by what is wrong; empty when nothing does
@@ -31,19 +31,16 @@ func newMemory() *memory {
 	return &memory{runs: map[string]seenRun{}, why: map[string]string{}}
 }
 
-// sawZxid takes the number of a transaction that happened just now.
-func (m *memory) sawZxid(zxid int64) {
+// sawTide takes the version that a beat of this process gave the tide. Each beat of any member raises it, but for those of members
+// that hold. So after all that was seen here it is higher, whatever sessions came and went, or ZooKeeper was put back.
+func (m *memory) sawTide(version int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if zxid == 0 {
+	if m.tide != nil && version-*m.tide <= 0 { // a difference, as it begins anew beyond 2^31
+		m.why["tide"] = fmt.Sprintf("the pool's beats are at %d now, %d was seen: ZooKeeper's servers were put back to an older state", version, *m.tide)
 		return
 	}
-	if zxid < m.zxid {
-		m.why["zxid"] = fmt.Sprintf("ZooKeeper counts transaction %#x now, %#x was seen: its servers were put back to an older state", zxid, m.zxid)
-		return
-	}
-	m.zxid = zxid
-	delete(m.why, "zxid")
+	m.tide = &version
 }
 
 // sawTerm takes the term's node as it stands.
@@ -57,7 +54,7 @@ func (m *memory) sawTerm(n node, t termRecord) {
 	case m.created == 0 || t.Restored != m.restored:
 		// The first one, or a restore: what was before counts no more.
 		m.created, m.term, m.restored = n.created, n.version, t.Restored
-		m.zxid = n.changed
+		m.tide = nil
 		clear(m.runs)
 		clear(m.why)
 	case n.created != m.created || n.version < m.term:
@@ -65,6 +62,9 @@ func (m *memory) sawTerm(n node, t termRecord) {
 	default:
 		m.term = n.version
 		delete(m.why, "term")
+	}
+	if delete(m.why, "alarm"); t.Held != "" {
+		m.why["alarm"] = t.Held
 	}
 }
 

@@ -8,12 +8,12 @@ import (
 
 func TestMemoryHoldsWhenZooKeeperGoesBack(t *testing.T) {
 	term := func(created int64, version int32, restored string) (node, termRecord) {
-		return node{exists: true, created: created, version: version, changed: 100 + int64(version)}, termRecord{Restored: restored}
+		return node{exists: true, created: created, version: version}, termRecord{Restored: restored}
 	}
 	began := func() *memory {
 		m := newMemory()
 		m.sawTerm(term(10, 5, ""))
-		m.sawZxid(200)
+		m.sawTide(200)
 		m.sawRun("/r", node{exists: true, created: 50, version: 3})
 		if m.isHeld() {
 			t.Fatalf("held from the beginning: %s", m.alert())
@@ -24,10 +24,14 @@ func TestMemoryHoldsWhenZooKeeperGoesBack(t *testing.T) {
 		harm, mend func(m *memory)
 		says       string
 	}{
-		"the tree is gone": {func(m *memory) { m.sawTerm(node{}, termRecord{}) }, func(m *memory) { m.sawTerm(term(10, 5, "")) }, "deleted"},
-		"another tree":     {func(m *memory) { m.sawTerm(term(300, 9, "")) }, func(m *memory) { m.sawTerm(term(300, 10, "x")) }, "old copy"},
-		"an old term":      {func(m *memory) { m.sawTerm(term(10, 4, "")) }, func(m *memory) { m.sawTerm(term(10, 4, "x")) }, "5 was seen"},
-		"old servers":      {func(m *memory) { m.sawZxid(150) }, func(m *memory) { m.sawZxid(201) }, "older state"},
+		"the tree is gone":           {func(m *memory) { m.sawTerm(node{}, termRecord{}) }, func(m *memory) { m.sawTerm(term(10, 5, "")) }, "deleted"},
+		"another tree":               {func(m *memory) { m.sawTerm(term(300, 9, "")) }, func(m *memory) { m.sawTerm(term(300, 10, "x")) }, "old copy"},
+		"an old term":                {func(m *memory) { m.sawTerm(term(10, 4, "")) }, func(m *memory) { m.sawTerm(term(10, 4, "x")) }, "5 was seen"},
+		"old servers":                {func(m *memory) { m.sawTide(150) }, func(m *memory) { m.sawTerm(term(10, 5, "x")) }, "older state"},
+		"old servers that beat once": {func(m *memory) { m.sawTide(200) }, func(m *memory) { m.sawTerm(term(10, 5, "x")) }, "older state"},
+		"told by another": {
+			func(m *memory) { n, r := term(10, 6, ""); r.Held = "w found: it"; m.sawTerm(n, r) }, func(m *memory) { m.sawTerm(term(10, 7, "x")) }, "w found: it",
+		},
 		"an old run": {
 			func(m *memory) { m.sawRun("/r", node{exists: true, created: 50, version: 2}) },
 			func(m *memory) { m.sawRun("/r", node{exists: true, created: 50, version: 3}) }, "/r has version 2",
@@ -58,6 +62,12 @@ func TestMemoryHoldsWhenZooKeeperGoesBack(t *testing.T) {
 		m.hold("/r/a/c/0", "/r/a/c/0 is gone")
 		if a := m.alert(); !strings.Contains(a, "tree in ZooKeeper was deleted") {
 			t.Fatalf("look %d tells %q", n, a)
+		}
+	}
+	m = began()
+	for _, v := range []int32{1<<31 - 1, -1 << 31, -1<<31 + 1} {
+		if m.sawTide(v); m.isHeld() && v != 1<<31-1 {
+			t.Errorf("held by a tide that begins anew: %s", m.alert())
 		}
 	}
 	m = began()

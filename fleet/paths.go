@@ -11,6 +11,7 @@ type paths string
 
 func (p paths) leader() string                    { return string(p) + "/leader" }
 func (p paths) term() string                      { return string(p) + "/term" }
+func (p paths) tide() string                      { return string(p) + "/tide" }
 func (p paths) workers() string                   { return string(p) + "/workers" }
 func (p paths) worker(id string) string           { return string(p) + "/workers/" + id }
 func (p paths) orders() string                    { return string(p) + "/assign" }
@@ -29,7 +30,7 @@ func (p paths) attempt(r runKey, a string) string { return p.run(r.job, r.id) + 
 
 // folders are made with the pool, but for the term, which comes last.
 func (p paths) folders() []string {
-	return []string{p.workers(), p.orders(), p.tables(), p.drains(), p.audit(), p.jobs()}
+	return []string{p.tide(), p.workers(), p.orders(), p.tables(), p.drains(), p.audit(), p.jobs()}
 }
 
 // runKey names a run.

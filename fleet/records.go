@@ -58,6 +58,9 @@ type termRecord struct {
 	Leader string `json:"leader,omitempty"` // id of the incarnation
 	// Restored names the last restore. When it changes, what was seen before it counts no more.
 	Restored string `json:"restored,omitempty"`
+	// Held says who saw that ZooKeeper went back, and what: everything is held until a restore, also by those who have seen nothing
+	// of what was before.
+	Held string `json:"held,omitempty"`
 }
 
 // beatRecord is what a member tells.

@@ -28,6 +28,10 @@ type flaws struct {
 	growFirst    bool // grants grow before a beat says that others shrank
 	rereadEpoch  bool // who is refused reads the epoch again and goes on with it
 
+	// Of servers that were put back.
+	noTide  bool // beats raise nothing that is common to all
+	noAlarm bool // who holds tells nobody
+
 	// Of splitting.
 	neverCut    bool // no mutant: all shards are whole
 	cutNoFence  bool // a split is written without a look at the epoch
@@ -365,6 +369,12 @@ func (p *proc) step(f func()) {
 		}
 	}
 	for _, e := range in.machine.take() {
+		if s.flaws.noTide && len(e.ops) == 2 && e.ops[1].path == simRoot.tide() {
+			e.ops = e.ops[:1]
+		}
+		if s.flaws.noAlarm && len(e.ops) == 1 && e.ops[0].path == simRoot.term() {
+			continue
+		}
 		p.conn.do(e)
 	}
 	s.check()

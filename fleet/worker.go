@@ -119,13 +119,17 @@ func newWorker(m *machine, p paths, id string, timeout time.Duration, self beatR
 func (w *worker) start(now time.Duration) {
 	w.now = now
 	sent := now
-	w.write([]op{ephemeral(w.p.worker(w.id), encode(w.beat()))}, 0, func(v verdict) {
+	w.write(w.withTide(ephemeral(w.p.worker(w.id), encode(w.beat()))), 0, func(v verdict) {
 		switch {
 		case v.done:
+			w.sawTide(v.after)
 			w.registered = true
 			w.sent = sent
 			w.deadline = sent + leaseFor(w.timeout)
 			w.watch(w.p.order(w.id), w.ordered)
+		case errors.Is(v.err, zookeeper.ErrNoNode) && v.at == 1:
+			w.noTide()
+			w.start(w.now)
 		case errors.Is(v.err, zookeeper.ErrNoNode):
 			w.dead = true // the pool's root is gone: the member looks why
 		case errors.Is(v.err, zookeeper.ErrNoAuth):
@@ -185,22 +189,43 @@ func (w *worker) tick(now time.Duration) {
 	w.sent, w.news, w.beating = now, false, true
 	sent := now
 	w.beats++
-	w.ask(effect{kind: doMulti, ops: []op{set(w.p.worker(w.id), encode(w.beat()), zookeeper.AnyVersion)}}, func(a answer) {
+	w.ask(effect{kind: doMulti, ops: w.withTide(set(w.p.worker(w.id), encode(w.beat()), zookeeper.AnyVersion))}, func(a answer) {
 		w.beating = false
 		switch {
 		case a.err == nil:
 			w.deadline = max(w.deadline, sent+leaseFor(w.timeout))
-			w.memory.sawZxid(a.zxid)
-			if a.after <= w.version {
-				w.memory.hold("worker", fmt.Sprintf("%s has version %d now, and had %d: ZooKeeper's servers were put back to an older state", w.p.worker(w.id), a.after, w.version))
+			if own := a.after[0]; own <= w.version {
+				w.memory.hold("worker", fmt.Sprintf("%s has version %d now, and had %d: ZooKeeper's servers were put back to an older state", w.p.worker(w.id), own, w.version))
 			}
-			w.version = a.after
+			w.version = a.after[0]
+			w.sawTide(a.after)
+		case errors.Is(a.err, zookeeper.ErrNoNode) && a.index == 1:
+			w.noTide()
 		case errors.Is(a.err, zookeeper.ErrNoNode):
 			w.dead = true
 		default:
 			w.news = true
 		}
 	})
+}
+
+// withTide is a beat that raises the tide, in the same write. One that holds does not: what it found is behind what all others have
+// seen, and has to stay there until each of them has found it too.
+func (w *worker) withTide(beat op) []op {
+	if w.memory.isHeld() {
+		return []op{beat}
+	}
+	return []op{beat, set(w.p.tide(), nil, zookeeper.AnyVersion)}
+}
+
+func (w *worker) sawTide(after []int32) {
+	if len(after) == 2 {
+		w.memory.sawTide(after[1])
+	}
+}
+
+func (w *worker) noTide() {
+	w.memory.hold("tide", w.p.tide()+" is gone: a part of the pool's nodes was deleted")
 }
 
 // tell has the next beat sent soon.
