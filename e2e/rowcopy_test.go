@@ -550,11 +550,14 @@ func TestRowCopyToHBase(t *testing.T) {
 		{"raw", true, ""}, {"raw, native", true, native}, {"stirred", false, ""}, {"stirred, native", false, native},
 	} {
 		to, raw := newTable(t, s), c.raw
-		yaml := rowJob(t, to, fmt.Sprintf("{table: %s, raw: %v%s}", from, raw, c.via), fmt.Sprintf("{table: %s, create: true, regions: 4}", to), "", gatewayList(s))
-		stop := func() string { return "no changes" }
+		stop, rest := func() string { return "no changes" }, ""
 		if !raw {
 			stop = stir(t, s, from, r.Uint64())
+			if proving() { // splits and merges take HBase seconds
+				rest = fmt.Sprintf("limits: {rows: %d}", n/20)
+			}
 		}
+		yaml := rowJob(t, to, fmt.Sprintf("{table: %s, raw: %v%s}", from, raw, c.via), fmt.Sprintf("{table: %s, create: true, regions: 4}", to), "", gatewayList(s), rest)
 		b := carry(t, yaml).ends(t, 0)
 		did := stop()
 		got := sameRows(t, check.Table{Addr: s.Addrs()[0], Name: from}, check.Table{Addr: s.Addrs()[1], Name: to}, raw)
