@@ -221,9 +221,14 @@ func TestPoolCommands(t *testing.T) {
 		r := c.drover("submit", job(t, "early", file, "early", f.addrs())).must(t, 1)
 		tells(t, "a submit before there is a pool", r.stderr, "start drover worker")
 		c.worker()
+		c.there(1)
+		c.workers(func(by map[string]poolWorkerLine) bool { return by["w1"].Leads })
 		c.worker("--label", "dc=east")
 		c.there(2)
 
+		// Who leads lacks the label, and so may not see the source: the other one plans.
+		r = c.drover("submit", job(t, "afar", filepath.Join(t.TempDir(), "none.bson"), "afar", f.addrs(), "needs: {dc: east}"), "--wait", "--json").must(t, 1)
+		tells(t, "a run without its source where its label is", r.stdout, "none.bson", "worker w2", `"state":"failed"`)
 		r = c.drover("submit", job(t, "missing", filepath.Join(t.TempDir(), "none.bson"), "missing", f.addrs()), "--wait", "--json").must(t, 1)
 		tells(t, "a run without its source", r.stdout, "none.bson", "worker w", `"state":"failed"`)
 		embedded := jobFile(t, "name: inside\nsource: {mongodump: "+file+"}\ntarget: {table: inside, create: true, families: {d: {}}}\nmap: {key: _id, family: d}\ngateways: {embedded: "+t.TempDir()+"}\n")

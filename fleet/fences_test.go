@@ -289,6 +289,13 @@ func (a *actor) step() {
 		l.toPlan = nil
 		a.pump()
 	}
+	for _, k := range a.in.worker.toPlan {
+		plan, err := squeeze([]byte("plan"))
+		a.s.must(err)
+		a.in.worker.planned(a.s.now, k, Planned{Plan: plan, Shards: []jobs.Shard{simShard(0, 0, 100), simShard(1, 100, 200)}, Fingerprint: "f", Timestamp: 1}, nil)
+	}
+	a.in.worker.toPlan = nil
+	a.pump()
 	for _, l := range a.in.leases {
 		if l.state == leaseReady {
 			a.in.grab(l)

@@ -83,7 +83,7 @@ func (l *leader) finish(r *runState) {
 			l.totals(at, func(t checkpoints.Totals) {
 				books.Totals = t
 				rec.State, rec.Reason, rec.Write, rec.Books = state, why, l.name(), &books
-				l.do([]op{set(path, encode(rec), version), l.same(r.key, rec.Attempt)}, 0, func(verdict) { r.busy = false })
+				l.do([]op{set(path, encode(rec), version), l.p.same(r.key, rec.Attempt)}, 0, func(verdict) { r.busy = false })
 			})
 		})
 	})

@@ -18,7 +18,6 @@ type incarnation struct {
 	memory *memory
 	name   func() string
 	rand   *rand.Rand
-	wall   func() time.Time
 
 	vacant  bool          // the leader's node was seen missing
 	mine    bool          // the leader's node is this incarnation's
@@ -33,7 +32,7 @@ type incarnation struct {
 func newIncarnation(p paths, id string, timeout time.Duration, self beatRecord, mem *memory, name func() string, r *rand.Rand) *incarnation {
 	m := newMachine()
 	return &incarnation{
-		leads: true, machine: m, worker: newWorker(m, p, id, timeout, self, mem), memory: mem, name: name, rand: r,
+		leads: true, machine: m, worker: newWorker(m, p, id, timeout, self, mem, name), memory: mem, name: name, rand: r,
 	}
 }
 

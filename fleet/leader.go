@@ -2,13 +2,11 @@ package fleet
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"time"
 
 	"drover/checkpoints"
@@ -91,10 +89,11 @@ type runState struct {
 
 	at      string // the attempt that shards are of
 	shards  []*shardState
-	reading int  // shards still to be read
-	listed  bool // all shards are there
-	busy    bool // it is being planned, staged, ended
-	open    int  // shards that are not done
+	reading int    // shards still to be read
+	listed  bool   // all shards are there
+	busy    bool   // it is being planned here, staged, ended
+	planner string // the member that is asked to plan it; "" is none
+	open    int    // shards that are not done
 
 	ended  time.Duration // when it was seen to be over
 	swept  bool
@@ -217,6 +216,7 @@ func (l *leader) start(now time.Duration) {
 					m.fault = err
 				}
 				m.order = o
+				m.changed = m.changed || len(o.Plans) > 0 // it is asked anew, in this term
 				for _, g := range o.Grants {
 					l.ledger(g.budget).Load(id, g.List)
 				}
@@ -267,6 +267,11 @@ func (l *leader) do(ops []op, proof int, f func(verdict)) {
 		v.at--
 		f(v)
 	})
+}
+
+// drained tells whether a member is to take nothing new.
+func (l *leader) drained(m *member) bool {
+	return m.beat.Draining || l.drains[m.beat.Name] || l.drains[m.id]
 }
 
 func (l *leader) member(id string) *member {
@@ -477,6 +482,9 @@ func (l *leader) sawRun(r *runState, n node) {
 			s.faults, s.after = 0, 0
 		}
 	}
+	if rec.State != Planning || n.version != r.version {
+		l.unplan(r)
+	}
 	r.known, r.version, r.record = true, n.version, rec
 	if rec.State.final() {
 		l.drop(r)
@@ -631,8 +639,7 @@ func (l *leader) tick(now time.Duration) {
 		case r.record.State.final() && !r.swept && now-r.ended > sweepAfter:
 			l.sweep(r)
 		case r.record.State == Planning && !l.waits(r):
-			r.busy = true
-			l.toPlan = append(l.toPlan, k)
+			l.plan(r)
 		case r.record.State == Running && r.listed && r.reading == 0 && r.open == 0:
 			l.finish(r)
 		}
@@ -690,7 +697,7 @@ func (l *leader) assign() map[string][]*shardState {
 		for _, at := range m.beat.Begun {
 			s.begun[at] = true
 		}
-		if m.beat.Draining || l.drains[m.beat.Name] || l.drains[id] {
+		if l.drained(m) {
 			s.capacity = 0
 		}
 		for _, k := range slices.SortedFunc(maps.Keys(m.has), compareKeys) {
@@ -778,6 +785,11 @@ func (l *leader) send(m *member, given []*shardState) {
 	for _, k := range slices.SortedFunc(maps.Keys(m.has), compareKeys) {
 		s := m.has[k]
 		o.Shards[k.at] = append(o.Shards[k.at], slot{N: s.n, Epoch: s.epoch, Back: s.back, Ask: s.ask})
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(l.runs), compareRuns) {
+		if l.runs[k].planner == m.id {
+			o.Plans = append(o.Plans, runRef{k.job, k.id, l.runs[k].version})
+		}
 	}
 	var ops []op
 	for _, s := range given {
@@ -1029,87 +1041,6 @@ func (l *leader) daily(s Spec) float64 {
 	return d.Factor(l.wall())
 }
 
-// planned takes a plan, or why there is none.
-func (l *leader) planned(now time.Duration, k runKey, p Planned, err error) {
-	l.now = now
-	r := l.runs[k]
-	if l.over || r == nil {
-		return
-	}
-	if !r.known || r.record.State != Planning {
-		r.busy = false
-		return
-	}
-	if err != nil {
-		r.busy = false
-		l.end(r, Failed, err.Error(), nil)
-		return
-	}
-	j := l.jobs[k.job]
-	attempt := l.name()
-	at := l.p.attempt(k, attempt)
-	shards, ends := make([]json.RawMessage, len(p.Shards)), make([]string, len(p.Shards))
-	for i, s := range p.Shards {
-		shards[i], ends[i] = encode(s), string(s.End)
-	}
-	var ops []op
-	for _, s := range checkpoints.Stage(at, shards, ends) {
-		ops = append(ops, create(s.Path, s.Data))
-	}
-	ops = append(ops, create(at+"/plan", nil))
-	parts := 0
-	for text := p.Plan; len(text) > 0; parts++ {
-		n := min(len(text), bytesPerWrite)
-		ops = append(ops, create(at+"/plan/"+strconv.Itoa(parts), text[:n]))
-		text = text[n:]
-	}
-	rec := r.record
-	rec.State, rec.Reason, rec.Attempt, rec.Fingerprint, rec.Timestamp = Running, "", attempt, p.Fingerprint, p.Timestamp
-	if p.Limits != nil {
-		rec.Spec.Limits = p.Limits
-	}
-	rec.Planned, rec.Shards, rec.Parts, rec.Write = len(p.Shards), len(p.Shards), parts, l.name()
-	job := j.record
-	job.Last = p.Timestamp
-	publish := []op{
-		set(l.p.run(k.job, k.id), encode(rec), r.version),
-		set(l.p.job(k.job), encode(job), j.version),
-		l.same(r.key, attempt),
-	}
-	l.stage(ops, func(ok bool) {
-		if !ok {
-			r.busy = false // planned anew, under another name
-			return
-		}
-		l.do(publish, 0, func(verdict) { r.busy = false })
-	})
-}
-
-// stage makes nodes, as many at once as go into one write.
-func (l *leader) stage(ops []op, f func(ok bool)) {
-	n, size := 0, 0
-	for n < len(ops) && n < 2*shardsPerWrite && (n == 0 || size+len(ops[n].data) < bytesPerWrite) {
-		size += len(ops[n].data) + len(ops[n].path) + 100
-		n++
-	}
-	l.do(ops[:n], n-1, func(v verdict) {
-		switch {
-		case !v.done && errors.Is(v.err, errNotDone), !v.done && errors.Is(v.err, zookeeper.ErrNotConnected):
-			l.stage(ops, f)
-		case !v.done:
-			f(false)
-		case n == len(ops):
-			f(true)
-		default:
-			l.stage(ops[n:], f)
-		}
-	})
-}
-
-// same is the condition that a run's node is the one that was read, beside that of its version: one that was deleted and put back
-// may have that version again, and its attempt has another name.
-func (l *leader) same(k runKey, attempt string) op { return check(l.p.attempt(k, attempt), 0) }
-
 // end changes a run's state, unless the run changed.
 func (l *leader) end(r *runState, s State, why string, books *Books) {
 	if r.busy || !r.known || r.record.State.final() {
@@ -1123,7 +1054,7 @@ func (l *leader) end(r *runState, s State, why string, books *Books) {
 	r.busy = true
 	ops := []op{set(l.p.run(r.key.job, r.key.id), encode(rec), r.version)}
 	if rec.Attempt != "" {
-		ops = append(ops, l.same(r.key, rec.Attempt))
+		ops = append(ops, l.p.same(r.key, rec.Attempt))
 	}
 	l.do(ops, 0, func(v verdict) {
 		r.busy = false

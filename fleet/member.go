@@ -152,6 +152,7 @@ type present struct {
 	wg      sync.WaitGroup
 	stops   map[int]func() // of watches
 	works   map[string]*work
+	plans   map[runKey]context.CancelFunc // made here because an order asks
 	// employed counts the works that there were.
 	employed int
 	// until is the deadline, 0 without one, for those who cannot wait for Member.mu.
@@ -273,14 +274,14 @@ func (m *Member) Run(ctx context.Context) error {
 func (m *Member) live(ctx context.Context, s zookeeper.Session) error {
 	id := m.c.Name + "-" + rand.Text()[:10]
 	p := &present{
-		m: m, id: id, session: s, zk: m.c.ZK.In(s), stops: map[int]func(){}, works: map[string]*work{}, changed: make(chan struct{}),
+		m: m, id: id, session: s, zk: m.c.ZK.In(s), stops: map[int]func(){}, works: map[string]*work{}, plans: map[runKey]context.CancelFunc{}, changed: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	defer p.cancel()
 	p.inbox.some = make(chan struct{}, 1)
 	self := beatRecord{Name: m.c.Name, Version: m.c.Version, Labels: m.c.Labels, Capacity: m.c.Capacity}
 	p.incarnation = newIncarnation(paths(m.c.Root), id, s.Timeout, self, m.memory, rand.Text, mathrand.New(mathrand.NewPCG(mathrand.Uint64(), mathrand.Uint64())))
-	p.leads = m.c.Plan != nil
+	p.leads, p.self.Plans = m.c.Plan != nil, m.c.Plan != nil
 	p.wall = m.c.Wall
 
 	lost := make(chan struct{})
@@ -562,20 +563,47 @@ func (p *present) arrange() {
 		m.log.Info("leads the pool", "worker", p.id, "term", p.lead.term)
 	}
 	if p.lead != nil {
-		for _, k := range p.lead.toPlan {
-			p.plan(k)
+		l := p.lead
+		for _, k := range l.toPlan {
+			after := int64(0)
+			if j := l.jobs[k.job]; j != nil {
+				after = j.record.Last
+			}
+			p.plan(p.leadCtx, k, l.runs[k].record.Spec.File, after, func(made Planned, err error) {
+				if p.lead == l {
+					l.planned(m.c.Clock(), k, made, err)
+				}
+			})
 		}
-		p.lead.toPlan = nil
+		l.toPlan = nil
 	}
+	for k, cancel := range p.plans {
+		if p.worker.plans[k] == nil || p.stopped {
+			cancel()
+			delete(p.plans, k)
+		}
+	}
+	for _, k := range p.worker.toPlan {
+		x := p.worker.plans[k]
+		if x == nil || p.stopped {
+			continue
+		}
+		ctx, cancel := context.WithCancel(p.ctx)
+		if before := p.plans[k]; before != nil {
+			before()
+		}
+		p.plans[k] = cancel
+		p.plan(ctx, k, x.run.Spec.File, x.job.Last, func(made Planned, err error) {
+			if p.worker.plans[k] == x {
+				p.worker.planned(m.c.Clock(), k, made, err)
+			}
+		})
+	}
+	p.worker.toPlan = nil
 }
 
-// plan plans a run, beside everything else.
-func (p *present) plan(k runKey) {
-	l, ctx := p.lead, p.leadCtx
-	file, after := l.runs[k].record.Spec.File, int64(0)
-	if j := l.jobs[k.job]; j != nil {
-		after = j.record.Last
-	}
+// plan plans a run, beside everything else, and hands on what comes of it.
+func (p *present) plan(ctx context.Context, k runKey, file []byte, after int64, made func(Planned, error)) {
 	p.wg.Go(func() {
 		p.m.log.Info("plans", "run", k)
 		planned, err := p.m.c.Plan(ctx, file, after)
@@ -585,11 +613,7 @@ func (p *present) plan(k runKey) {
 		if err == nil {
 			planned.Plan, err = squeeze(planned.Plan)
 		}
-		p.step(func() {
-			if p.lead == l {
-				l.planned(p.m.c.Clock(), k, planned, err)
-			}
-		})
+		p.step(func() { made(planned, err) })
 	})
 }
 

@@ -81,6 +81,7 @@ type beatRecord struct {
 	Wants  []want          `json:"wants,omitempty"`
 	Held   string          `json:"held,omitempty"`  // why it holds everything, for people
 	Stats  json.RawMessage `json:"stats,omitempty"` // for people
+	Plans  bool            `json:"plans,omitempty"` // it can plan runs
 }
 
 // let is a shard that its owner let go: it writes nothing more under that epoch.
@@ -135,9 +136,17 @@ type orderRecord struct {
 	Rev    int64             `json:"rev"`  // grows with each write
 	Term   int32             `json:"term"` // of the writer
 	Shards map[string][]slot `json:"shards,omitempty"`
+	Plans  []runRef          `json:"plans,omitempty"` // runs that it is to plan, as who leads may not see their sources
 	// Grants lists for each budget all that may still be spent: the newest, which is in force, and those before it until a beat
 	// names it.
 	Grants []grants `json:"grants,omitempty"`
+}
+
+// runRef names a run, as of a version: what is planned for another one is of no use.
+type runRef struct {
+	Job     string `json:"job"`
+	ID      string `json:"id"`
+	Version int32  `json:"version"`
 }
 
 // slot is a shard that a member has.
@@ -218,7 +227,8 @@ type Spec struct {
 	Class    int               `json:"class,omitempty"`    // 0 is the most urgent
 	Weight   float64           `json:"weight,omitempty"`   // of its wants; 0 is 1
 	Schedule *tick.Settings    `json:"schedule,omitempty"` // nil fires never
-	Needs    map[string]string `json:"needs,omitempty"`    // labels that a worker must have
+	Needs    map[string]string `json:"needs,omitempty"`    // labels that a worker must have, to plan and to work
+	Planned  bool              `json:"planned,omitempty"`  // File brings a plan: whoever leads can take it from there
 	Limits   map[string]Limits `json:"limits,omitempty"`   // by table
 	Daily    string            `json:"daily,omitempty"`    // the part of the limits by the time of day; see share.ParseDaily
 	Zone     string            `json:"zone,omitempty"`     // of Daily; "" is UTC

@@ -58,6 +58,7 @@ type simulation struct {
 	rows   []bool // what HBase has; a row is at its place in the key space, and 1 MiB as stored
 	ends   []int  // of the shards of the plan
 	pace   float64
+	needs  map[string]string
 	fault  error
 	names  int
 	steps  int
@@ -78,6 +79,7 @@ type simulation struct {
 type proc struct {
 	s      *simulation
 	name   string
+	labels map[string]string
 	memory *memory
 	skew   float64
 	offset time.Duration
@@ -183,7 +185,10 @@ func newSimulation(seed uint64, f flaws) *simulation {
 		ops = append(ops, create(f, nil))
 	}
 	ops = append(ops, create(simRoot.term(), encode(termRecord{head: head{format}})))
-	spec := Spec{File: []byte("job"), Limits: map[string]Limits{"t": {share.Limit{Rows: 100, Bytes: 1e9}, share.NoLimit}}}
+	if s.rand.IntN(3) == 0 {
+		s.needs = map[string]string{"disk": "a"}
+	}
+	spec := Spec{File: []byte("job"), Needs: s.needs, Limits: map[string]Limits{"t": {share.Limit{Rows: 100, Bytes: 1e9}, share.NoLimit}}}
 	ops = append(ops,
 		create(simRoot.job("j"), encode(jobRecord{head: head{format}, Spec: spec, Newest: "r"})),
 		create(simRoot.runs("j"), nil),
@@ -197,6 +202,9 @@ func newSimulation(seed uint64, f flaws) *simulation {
 	}
 	for i := range 3 + s.rand.IntN(3) {
 		p := &proc{s: s, name: fmt.Sprintf("w%d", i), skew: (s.rand.Float64() - 0.5) / 100, offset: s.between(0, time.Hour)}
+		if i%2 == 0 {
+			p.labels = map[string]string{"disk": "a"}
+		}
 		s.procs = append(s.procs, p)
 		s.after(s.between(0, time.Second), p.boot)
 	}
@@ -268,7 +276,7 @@ func (p *proc) live() {
 			}
 		})
 	}
-	self := beatRecord{Name: p.name, Capacity: 3 + p.s.rand.IntN(4), Wants: []want{{budget: budget{"t", share.Puts}, Demand: -1}}}
+	self := beatRecord{Name: p.name, Labels: p.labels, Plans: true, Capacity: 3 + p.s.rand.IntN(4), Wants: []want{{budget: budget{"t", share.Puts}, Demand: -1}}}
 	p.in = newIncarnation(simRoot, p.name+"-"+p.s.name(), p.s.timeout, self, p.memory, p.s.name, p.s.rand)
 	p.in.wall = p.s.wall
 	p.jobs = map[shardKey]*moving{}
@@ -351,16 +359,10 @@ func (p *proc) step(f func()) {
 			}
 		}
 		for _, k := range l.toPlan {
-			s.after(s.between(0, 300*time.Millisecond), func() {
-				p.run(func() {
-					if p.in == in && in.lead == l {
-						var err error
-						if k.job == "k" {
-							err = errors.New("there is nothing to move")
-						}
-						p.step(func() { l.planned(p.clock(), k, s.plan(), err) })
-					}
-				})
+			p.plan(k, func(made Planned, err error) {
+				if in.lead == l {
+					l.planned(p.clock(), k, made, err)
+				}
 			})
 		}
 		l.toPlan = nil
@@ -368,6 +370,16 @@ func (p *proc) step(f func()) {
 			s.endEarly(l)
 		}
 	}
+	for _, k := range in.worker.toPlan {
+		s.faults["planned for a leader that does not see the source"]++
+		x := in.worker.plans[k]
+		p.plan(k, func(made Planned, err error) {
+			if in.worker.plans[k] == x {
+				in.worker.planned(p.clock(), k, made, err)
+			}
+		})
+	}
+	in.worker.toPlan = nil
 	for _, e := range in.machine.take() {
 		if s.flaws.noTide && len(e.ops) == 2 && e.ops[1].path == simRoot.tide() {
 			e.ops = e.ops[:1]
@@ -378,6 +390,25 @@ func (p *proc) step(f func()) {
 		p.conn.do(e)
 	}
 	s.check()
+}
+
+// plan makes a plan, if this process sees the source.
+func (p *proc) plan(k runKey, made func(Planned, error)) {
+	s, in := p.s, p.in
+	s.after(s.between(0, 300*time.Millisecond), func() {
+		p.run(func() {
+			if p.in != in {
+				return
+			}
+			var err error
+			if k.job == "k" {
+				err = errors.New("there is nothing to move")
+			} else if !fits(p.labels, s.needs) {
+				err = errors.New("there is no such file here")
+			}
+			p.step(func() { made(s.plan(), err) })
+		})
+	})
 }
 
 // endEarly is the mutant that ends a run by the list of its shards that the leader has.
@@ -737,10 +768,11 @@ func (s *simulation) wrote(from *client, ops []op) {
 		case split && o.path == simRoot.run("j", "r"):
 		case s.flaws.cutNoRun && o.path == simRoot.run("j", "r") && !s.done && from.who.(*proc).in.lead == nil:
 		case strings.HasPrefix(o.path, simRoot.orders()+"/"), strings.Contains(o.path, "/s/"), strings.HasPrefix(o.path, simRoot.jobs()):
-			// A leader's. The term names who was elected last.
+			// A leader's. The term names who was elected last. Or a plan's, by who was asked for it in this term.
 			t, _ := decode[termRecord](simRoot.term(), s.truth.nodes[simRoot.term()].data)
 			id := from.who.(*proc).name + "-"
-			if !strings.HasPrefix(t.Leader, id) {
+			asked := ops[0].kind == opCheck && ops[0].path == simRoot.term() && from.who.(*proc).in.worker.plans[runKey{"j", "r"}] != nil
+			if !strings.HasPrefix(t.Leader, id) && !(asked && strings.HasPrefix(o.path, simRoot.job("j"))) {
 				s.fail("%s was written by %s, the leader is %s", o.path, id, t.Leader)
 			}
 			if r, err := decode[orderRecord](o.path, o.data); err == nil && r.Rev > 0 && r.Term != s.truth.nodes[simRoot.term()].version {
@@ -998,7 +1030,7 @@ func TestSimulation(t *testing.T) {
 	}
 	for _, f := range []string{
 		"crash", "crash of a leader", "pause", "pause of a leader", "clean stop of a leader", "clean stop ended", "partition", "partition of a leader", "reconnection", "session lost",
-		"trouble around a split", "split beside another", "watch late", "request lost", "answer lost", "write after the session's end refused",
+		"planned for a leader that does not see the source", "trouble around a split", "split beside another", "watch late", "request lost", "answer lost", "write after the session's end refused",
 	} {
 		if n > 1 && faults[f] == 0 {
 			t.Errorf("fault %q never happened", f)

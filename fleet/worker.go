@@ -92,6 +92,10 @@ type worker struct {
 	unsure     map[shardKey]bool   // those of which a write may still be under way: they are read behind it
 	runs       map[string]*runView // by attempt path
 	tables     map[string]*tableView
+	plans      map[runKey]*planning
+	toPlan     []runKey         // for the edge, which answers with planned
+	name       func() string    // a new random name
+	wall       func() time.Time // the time of day; nil tells none
 
 	deadline time.Duration // until then the session lives for sure
 	sent     time.Duration // the last beat
@@ -107,11 +111,11 @@ type tableView struct {
 	record tableRecord
 }
 
-func newWorker(m *machine, p paths, id string, timeout time.Duration, self beatRecord, mem *memory) *worker {
+func newWorker(m *machine, p paths, id string, timeout time.Duration, self beatRecord, mem *memory, name func() string) *worker {
 	self.V = format
 	return &worker{
-		machine: m, p: p, id: id, timeout: timeout, self: self, memory: mem,
-		leases: map[shardKey]*lease{}, unsure: map[shardKey]bool{}, runs: map[string]*runView{}, tables: map[string]*tableView{},
+		machine: m, p: p, id: id, timeout: timeout, self: self, memory: mem, name: name,
+		leases: map[shardKey]*lease{}, unsure: map[shardKey]bool{}, runs: map[string]*runView{}, tables: map[string]*tableView{}, plans: map[runKey]*planning{},
 	}
 }
 
@@ -180,6 +184,7 @@ func (w *worker) tick(now time.Duration) {
 			w.tell()
 		}
 	}
+	w.replan()
 	if !w.registered || w.dead || w.beating {
 		return
 	}
@@ -266,6 +271,7 @@ func (w *worker) ordered(n node) {
 	for _, g := range o.Grants {
 		w.watchTable(g.Table)
 	}
+	w.asked(o.Plans)
 	w.settle()
 }
 

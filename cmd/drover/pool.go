@@ -196,7 +196,7 @@ func noEmbedded(j jobs.Job) error {
 func specOf(s submitted, f *jobfile.File) fleet.Spec {
 	j := f.Job()
 	spec := fleet.Spec{
-		File: s.encode(), Class: j.Priority.Class(), Weight: float64(j.Weight), Schedule: f.Schedule(), Needs: j.Needs,
+		File: s.encode(), Class: j.Priority.Class(), Weight: float64(j.Weight), Schedule: f.Schedule(), Needs: j.Needs, Planned: s.Plan != nil,
 		Limits: map[string]fleet.Limits{}, Daily: j.Daily.Windows, Zone: j.Daily.Zone,
 	}
 	if !strings.Contains(j.Target.Table, "{") { // else the plan says which tables there are

@@ -42,10 +42,12 @@ func workerCommand() *cobra.Command {
 		Use:   "worker",
 		Short: "Join a pool of hosts, and work on what is submitted to it",
 		Long: `Joins the pool at --zookeeper and works on its runs' shards, as many at once as --capacity says, until it gets a signal. One worker
-of the pool leads: it plans runs and says who has which shard. When a worker ends or is cut off, the others go on with its shards.
+of the pool leads: it plans runs, or has them planned by who has the labels that they need, and says who has which shard. When a
+worker ends or is cut off, the others go on with its shards.
 
 Every worker needs the gateways, and the sources by the paths that the job files give. A job that names labels under needs goes only
-to workers that have them (--label). With --follow it never leads, and so plans nothing: for hosts that see no source.
+to workers that have them (--label), and is planned there. With --follow it never leads, and plans nothing: for hosts that see no
+source.
 
 The first SIGINT or SIGTERM drains: what is in flight is finished and saved, the shards are handed back, and the command ends with 0.
 A second one ends it at once. drover drain does the same from afar, without ending it.`,
