@@ -743,6 +743,10 @@ func (c Pool) versionOf(ctx context.Context, path string) (int32, error) {
 	return stat.Version, err
 }
 
+// termsLost is by how much a restore raises the term: by more than there were elections that ZooKeeper has forgotten, when it was put
+// back. Who was elected in one of them has not heard of it yet, maybe, and its term must not be given again.
+const termsLost = 1000
+
 // Restore puts a backup in the place of what is there, and lets what was held go on. Every run that is not over gets a new
 // attempt, so that nobody who still has an old one can write to the new; what was done since the backup is done again, which
 // changes nothing. Where what is there is newer than the backup, it stays: the checkpoints of the run's own shards are kept when
@@ -779,7 +783,11 @@ func (c Pool) Restore(ctx context.Context, b *Backup) error {
 		}
 		t.V, t.Restored, t.Held = format, rand.Text(), ""
 		data := encode(t)
-		return []zookeeper.Op{zookeeper.SetOp(p.term(), data, version), c.audit("restore a backup of " + b.At.Format(time.RFC3339))}, c.written(p.term(), data), nil
+		ops := []zookeeper.Op{zookeeper.SetOp(p.term(), data, version), c.audit("restore a backup of " + b.At.Format(time.RFC3339))}
+		for range termsLost {
+			ops = append(ops, zookeeper.SetOp(p.term(), data, zookeeper.AnyVersion))
+		}
+		return ops, c.written(p.term(), data), nil
 	})
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", c.Root, err)

@@ -9,6 +9,7 @@
 //	attempt      the folder of a plan's shards; its name is random, so that none of its nodes is ever made twice
 //	grant        the part of a table's limit, at most 1, that a member may spend; those given out never sum to more
 //	deadline     until when a member is sure to have its session, by its own clock; without it nothing is sent
+//	tide         a node that each beat sets too: its version only grows, so it tells whether ZooKeeper went back
 //	held         nothing moves, because ZooKeeper shows something older than was seen before; an alert says so
 //
 // The leader and the worker are state machines without input or output (machine): what happens is handed to them with the

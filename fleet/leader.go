@@ -53,8 +53,9 @@ type member struct {
 	busy    bool        // an order is being written
 	due     time.Duration
 	has     map[shardKey]*shardState
-	changed bool // has differs from the order
-	granted bool // grants differ from the order
+	plans   map[runKey]*runState // that it is asked to plan
+	changed bool                 // has or plans differ from the order
+	granted bool                 // grants differ from the order
 }
 
 // shardState is what the leader knows of a shard.
@@ -277,7 +278,7 @@ func (l *leader) drained(m *member) bool {
 func (l *leader) member(id string) *member {
 	m := l.members[id]
 	if m == nil {
-		m = &member{id: id, gone: l.now, has: map[shardKey]*shardState{}}
+		m = &member{id: id, gone: l.now, has: map[shardKey]*shardState{}, plans: map[runKey]*runState{}}
 		l.members[id] = m
 	}
 	return m
@@ -786,10 +787,8 @@ func (l *leader) send(m *member, given []*shardState) {
 		s := m.has[k]
 		o.Shards[k.at] = append(o.Shards[k.at], slot{N: s.n, Epoch: s.epoch, Back: s.back, Ask: s.ask})
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(l.runs), compareRuns) {
-		if l.runs[k].planner == m.id {
-			o.Plans = append(o.Plans, runRef{k.job, k.id, l.runs[k].version})
-		}
+	for _, k := range slices.SortedFunc(maps.Keys(m.plans), compareRuns) {
+		o.Plans = append(o.Plans, runRef{k.job, k.id, m.plans[k].version})
 	}
 	var ops []op
 	for _, s := range given {

@@ -17,6 +17,8 @@ type memory struct {
 	term     int32  // highest version
 	created  int64  // of the term's node, its zxid; 0 before one was seen
 	tide     *int32 // the tide's version after the last beat; nil before one
+	own      string // the path that this process beats at
+	beats    int32  // its version after the last beat
 	restored string
 	runs     map[string]seenRun // by path
 	why      map[string]string  // what holds, by what is wrong; empty when nothing does
@@ -43,6 +45,16 @@ func (m *memory) sawTide(version int32) {
 	m.tide = &version
 }
 
+// sawBeat takes the version that a beat gave a member's own node. It only grows, as nobody else writes it.
+func (m *memory) sawBeat(path string, version int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if path == m.own && version <= m.beats {
+		m.why["worker"] = fmt.Sprintf("%s has version %d now, and had %d: ZooKeeper's servers were put back to an older state", path, version, m.beats)
+	}
+	m.own, m.beats = path, version
+}
+
 // sawTerm takes the term's node as it stands.
 func (m *memory) sawTerm(n node, t termRecord) {
 	m.mu.Lock()
@@ -54,7 +66,7 @@ func (m *memory) sawTerm(n node, t termRecord) {
 	case m.created == 0 || t.Restored != m.restored:
 		// The first one, or a restore: what was before counts no more.
 		m.created, m.term, m.restored = n.created, n.version, t.Restored
-		m.tide = nil
+		m.tide, m.own = nil, ""
 		clear(m.runs)
 		clear(m.why)
 	case n.created != m.created || n.version < m.term:

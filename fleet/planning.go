@@ -34,7 +34,7 @@ func (l *leader) plan(r *runState) {
 	for _, id := range slices.Sorted(maps.Keys(l.members)) {
 		m := l.members[id]
 		if can(m) {
-			r.planner, m.changed = id, true
+			r.planner, m.plans[r.key], m.changed = id, r, true
 			return
 		}
 		others = others || m.present && m.fault == nil && !m.beat.Plans && fits(m.beat.Labels, needs)
@@ -53,6 +53,7 @@ func (l *leader) planHere(r *runState) {
 // unplan asks nobody to plan a run any more.
 func (l *leader) unplan(r *runState) {
 	if m := l.members[r.planner]; m != nil {
+		delete(m.plans, r.key)
 		m.changed = true
 	}
 	r.planner = ""

@@ -35,22 +35,32 @@ func putBack(seed uint64, f flaws) (loose, stuck []string) {
 	late := &proc{s: s, name: "late"}
 	s.procs = append(s.procs, late)
 	s.after(s.between(0, simTimeout), late.boot)
-	until(s.now + 6*simTimeout)
+	wait := 6 * simTimeout
+	if s.chance(0.2) { // the restore comes before all have seen anything
+		wait = s.between(0, simTimeout/10)
+	}
+	until(s.now + wait)
 	for _, p := range s.procs {
-		if p.alive && (!p.memory.isHeld() || p.in.sure(p.clock()) || p.in.lead != nil) {
+		if wait > simTimeout && p.alive && (!p.memory.isHeld() || p.in.sure(p.clock()) || p.in.lead != nil) {
 			loose = append(loose, p.name)
 		}
 	}
 	n := s.truth.nodes[simRoot.term()]
 	t, _ := decode[termRecord](simRoot.term(), n.data)
 	t.Restored, t.Held = "once", ""
-	s.apply(nil, 0, []op{set(simRoot.term(), encode(t), n.version)})
-	for end := s.now + 20*simTimeout; s.now < end; {
-		until(s.now + simTimeout/4)
+	var ops []op
+	for range termsLost {
+		ops = append(ops, set(simRoot.term(), encode(t), -1))
+	}
+	if _, err := s.apply(nil, 0, ops); err != nil {
+		panic(err)
+	}
+	until(s.now + 3*simTimeout)
+	for end := s.now + 20*simTimeout; s.now < end; until(s.now + simTimeout/4) {
 		stuck = nil
 		for _, p := range s.procs {
 			if p.alive && p.memory.isHeld() {
-				stuck = append(stuck, p.name)
+				stuck = append(stuck, p.name+": "+p.memory.alert())
 			}
 		}
 		if !s.truth.nodes[simRoot.leader()].exists {

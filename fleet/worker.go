@@ -102,7 +102,6 @@ type worker struct {
 	news     bool          // there is something to tell before the next beat is due
 	beating  bool
 	beats    int
-	version  int32 // of its node, after the last beat: it only grows, and nobody else writes it
 }
 
 type tableView struct {
@@ -199,10 +198,7 @@ func (w *worker) tick(now time.Duration) {
 		switch {
 		case a.err == nil:
 			w.deadline = max(w.deadline, sent+leaseFor(w.timeout))
-			if own := a.after[0]; own <= w.version {
-				w.memory.hold("worker", fmt.Sprintf("%s has version %d now, and had %d: ZooKeeper's servers were put back to an older state", w.p.worker(w.id), own, w.version))
-			}
-			w.version = a.after[0]
+			w.memory.sawBeat(w.p.worker(w.id), a.after[0])
 			w.sawTide(a.after)
 		case errors.Is(a.err, zookeeper.ErrNoNode) && a.index == 1:
 			w.noTide()
