@@ -560,6 +560,7 @@ func TestPoolOnServersPutBack(t *testing.T) {
 	t.Logf("noticed by all after %.1f s", time.Since(struck).Seconds())
 	s.launch("late")
 	hold(4)
+	tells(t, "drover status", s.drover("status", "back").must(t, 0).stdout, "everything is held", "put back", "drover restore")
 	f.stands(t, 2*fleetSession, "on servers that were put back")
 	if moved := f.applied(); moved >= docs {
 		t.Error("all rows were moved before the fault")

@@ -318,6 +318,7 @@ type RunInfo struct {
 	Tables      map[string]checkpoints.Counts
 	Totals      checkpoints.Totals
 	Plan        []byte // nil when the run has none yet, or none any more
+	Held        string // why the pool holds everything; "" when it does not
 }
 
 // Status tells how it stands with a run; "" is the job's newest. It reads every shard of one that is not done.
@@ -338,6 +339,15 @@ func nameOf(job, id string) string {
 		return job
 	}
 	return job + "/" + id
+}
+
+// held is why everything is held, as its finder wrote it into the term.
+func (c Pool) held(ctx context.Context) (string, error) {
+	t, _, err := get[termRecord](ctx, c, c.p().term())
+	if errors.Is(err, zookeeper.ErrNoNode) {
+		return "the pool's term is gone: its tree in ZooKeeper was deleted", nil
+	}
+	return t.Held, err
 }
 
 func (c Pool) newest(ctx context.Context, job, id string) (string, error) {
@@ -363,6 +373,11 @@ func (c Pool) status(ctx context.Context, job, id string) (RunInfo, error) {
 	info := RunInfo{
 		Job: job, ID: id, State: r.State, Reason: r.Reason, By: r.By, At: r.At, Ended: r.Ended, Spec: r.Spec, Timestamp: r.Timestamp,
 		Fingerprint: r.Fingerprint, Shards: r.Shards, Tables: map[string]checkpoints.Counts{},
+	}
+	if !r.State.final() {
+		if info.Held, err = c.held(ctx); err != nil {
+			return info, err
+		}
 	}
 	if r.Attempt == "" {
 		return info, nil

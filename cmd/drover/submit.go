@@ -301,6 +301,9 @@ func (s *stillness) lasts(info fleet.RunInfo) bool {
 
 // idle says why nobody works on the run, as far as the pool's workers show it.
 func (w *waiting) idle(ctx context.Context, info fleet.RunInfo) string {
+	if info.Held != "" {
+		return heldWhy(info)
+	}
 	list, err := w.pool.Workers(ctx)
 	if err != nil {
 		return ""
@@ -377,6 +380,10 @@ func sumOf(tables map[string]checkpoints.Counts) (sum checkpoints.Counts) {
 	return sum
 }
 
+func heldWhy(info fleet.RunInfo) string {
+	return "everything is held: " + info.Held + "; drover restore goes on from a backup"
+}
+
 // booksOf says in the words of drover run how it stands with a run of the pool. plan may be nil.
 func booksOf(info fleet.RunInfo, plan *runner.Plan) runner.Result {
 	t := info.Totals
@@ -405,6 +412,9 @@ func booksOf(info fleet.RunInfo, plan *runner.Plan) runner.Result {
 		res.Reason = cmp.Or(res.Reason, "it was cancelled: what it wrote stays")
 	default:
 		res.State = runner.Running
+		if info.Held != "" {
+			res.Reason = heldWhy(info)
+		}
 	}
 	if plan != nil {
 		for _, tp := range plan.Tables {
