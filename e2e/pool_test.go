@@ -347,14 +347,14 @@ func TestPoolCommands(t *testing.T) {
 	t.Run("Table", func(t *testing.T) {
 		t.Parallel()
 		c, f := newCrew(t, e), newFleet(t, 2)
-		small := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: 20_000, Seed: 9})
+		small := dump(t, dumpgen.Options{Profile: dumpgen.Flat5, Docs: int64(scaled(100_000, 20_000)), Seed: 9})
 		first := drover(t, "run", job(t, "load", small, "from", f.addrs()), "--json").must(t, 0).json
 		c.worker()
 		c.worker()
 		c.there(2)
 		c.drover("throttle", "from", "--scan-rows", "2000").must(t, 0)
 		p := c.start("submit", rowJob(t, "copy", "{table: from}", "{table: to, create: true, regions: 4}", "", f.addrs()), "--wait", "--json")
-		c.moved("copy", 1)
+		c.moved("copy", int64(scaled(6000, 1))) // first every reader waits for a page of its own
 		if n := f.rate(3 * time.Second); n < float64(scaled(1000, 1)) || n > 2600 {
 			t.Errorf("%.0f rows/s copied while 2000 may be read", n)
 		}

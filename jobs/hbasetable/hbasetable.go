@@ -96,6 +96,7 @@ type Link struct {
 type Source struct {
 	opts Options
 	link Link
+	paid paid
 }
 
 // New gives the source for a table. It does no I/O.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"drover/hbase"
 	"drover/jobs"
@@ -15,6 +16,11 @@ const (
 	pageRows  = 2000
 	pageBytes = 1 << 20 // about what a page should hold
 	firstRows = 256     // of the first page, while nothing is known of the rows
+
+	// A page is waited for until all of it may be read. Under a low limit pages are smaller, so that rows come all the time and not
+	// many at once after seconds: about as many as are waited for so long, but not fewer than pacedRows.
+	pageWait  = time.Second
+	pacedRows = 64
 
 	heldFactor = 3 // a page is held once as read and about twice as encoded
 )

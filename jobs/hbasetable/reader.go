@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"drover/hbase"
 	"drover/jobs"
@@ -60,7 +61,7 @@ type walker struct {
 	doubts int    // answers in a row that claimed it
 	tries  int    // answers in a row that may not be of this scan
 
-	paid struct{ rows, bytes int } // waited for, and not read yet; negative is owed
+	waited time.Duration // for the limit, before the last page
 }
 
 // An anchor larger than this, in bytes, is not read twice.
@@ -104,9 +105,12 @@ func (w *walker) next(ctx context.Context) (*jobs.Chunk, error) {
 
 // page asks for one page and goes on behind it. Without rows and end it has to be asked again.
 func (w *walker) page(ctx context.Context, page *hbase.Page) (rows []hbase.PackedRow, end bool, err error) {
-	if err := w.pace(ctx, w.rows, w.rows*w.size); err != nil {
+	began := time.Now()
+	paid, err := w.s.pay(ctx, amount{w.rows, w.rows * w.size})
+	if err != nil {
 		return nil, false, err
 	}
+	w.waited = time.Since(began)
 	scan, n := w.scan, w.rows
 	if w.anchor != nil {
 		scan.Start = w.anchor
@@ -115,8 +119,7 @@ func (w *walker) page(ctx context.Context, page *hbase.Page) (rows []hbase.Packe
 	if err := w.s.fetch(ctx, &scan, n, page); err != nil {
 		return nil, false, err
 	}
-	w.paid.rows -= len(page.Rows)
-	w.paid.bytes -= page.Bytes()
+	w.s.settle(paid, page)
 	rows = page.Rows
 	anchored := w.anchor != nil && len(rows) > 0 && bytes.Equal(rows[0].Key(), w.anchor)
 	switch {
@@ -174,15 +177,15 @@ func (w *walker) believe(rows []hbase.PackedRow, enough int) bool {
 
 // confirm asks once more for the first row of a page without an anchor, which is a shard's first or follows a large row.
 func (w *walker) confirm(ctx context.Context, first []byte) (bool, error) {
-	if err := w.pace(ctx, 1, w.size); err != nil {
+	paid, err := w.s.pay(ctx, amount{1, w.size})
+	if err != nil {
 		return false, err
 	}
 	page := hbase.Page{Limit: maxAnchor}
 	if err := w.s.fetch(ctx, &w.scan, 1, &page); err != nil {
 		return false, err
 	}
-	w.paid.rows -= len(page.Rows)
-	w.paid.bytes -= page.Bytes()
+	w.s.settle(paid, &page)
 	if len(page.Rows) == 0 {
 		return page.More, nil // too large to be looked at
 	}
@@ -206,7 +209,11 @@ func (w *walker) learn(rows []hbase.PackedRow, more bool) {
 		size = max(size, (w.size+size)/2)
 	}
 	w.size = size
-	w.rows = max(1, min(pageBytes/size, 4*w.rows, pageRows))
+	most := 4 * w.rows
+	if w.waited > pageWait/4 { // else it may be four times as large
+		most = max(pacedRows, int(float64(w.rows)*float64(pageWait)/float64(w.waited)))
+	}
+	w.rows = max(1, min(pageBytes/size, most, pageRows))
 }
 
 // enlarge makes room for a row of which a page has too small a part.
@@ -219,20 +226,6 @@ func (w *walker) enlarge(page *hbase.Page) {
 	// The gateway gives the row in parts, and each counts as a row.
 	w.limit = 2 * page.Limit
 	w.rows = min(2*w.rows, 1<<20)
-}
-
-// pace waits until a page may be read. What pages hold is known afterwards only, so what was owed is asked for with the next.
-func (w *walker) pace(ctx context.Context, rows, bytes int) error {
-	if w.s.link.Pace == nil {
-		return nil
-	}
-	r, b := max(0, rows-w.paid.rows), max(0, bytes-w.paid.bytes)
-	if err := w.s.link.Pace(ctx, r, b); err != nil {
-		return err
-	}
-	w.paid.rows += r
-	w.paid.bytes += b
-	return nil
 }
 
 // ahead is how many pages lie ready while the next one is read.
