@@ -32,7 +32,8 @@ type Config struct {
 	Labels   map[string]string // data centre, and what file sources it can open
 	Capacity int               // shards at once; 0 works on none, but leads and takes shares
 
-	// Plan plans a run from its job file. after is the timestamp of the job's last plan. Only a leader calls it; nil never leads.
+	// Plan plans a run from its job file. after is the timestamp of the job's last plan. It is called by who leads, or by who has the labels
+	// that the run needs; nil plans nothing and never leads.
 	Plan func(ctx context.Context, file []byte, after int64) (Planned, error)
 
 	// Work works on the shards that leases gives, of one run, until ctx ends; it returns when no lease is in its hands any more.
