@@ -202,13 +202,7 @@ func (e *ensemble) putBack(to int, late bool) {
 	e.session = map[int64]time.Duration{}
 	for _, t := range []*tree{&e.truth, e.servers[0], e.servers[1], e.servers[2]} {
 		t.nodes, t.applied = map[string]node{}, 0
-		for ; t.applied < to; t.applied++ {
-			for path, n := range e.log[t.applied] {
-				if t.nodes[path] = n; !n.exists {
-					delete(t.nodes, path)
-				}
-			}
-		}
+		e.catchUp(t, to)
 	}
 	for _, n := range e.truth.nodes {
 		if n.owner != 0 {

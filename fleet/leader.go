@@ -1046,10 +1046,8 @@ func (l *leader) end(r *runState, s State, why string, books *Books) {
 		return
 	}
 	rec := r.record
-	rec.State, rec.Reason, rec.Write, rec.Books = s, why, l.name(), books
-	if l.wall != nil {
-		rec.Ended = l.wall().UTC()
-	}
+	rec.end(s, why, l.name(), l.wall)
+	rec.Books = books
 	r.busy = true
 	ops := []op{set(l.p.run(r.key.job, r.key.id), encode(rec), r.version)}
 	if rec.Attempt != "" {

@@ -242,10 +242,7 @@ func (x *publication) stage(ops []op, f func(ok bool)) {
 // fail says why there is no plan.
 func (x *publication) fail(why string, wall func() time.Time, f func(done bool)) {
 	rec := x.run
-	rec.State, rec.Reason, rec.Write = Failed, why, x.name()
-	if wall != nil {
-		rec.Ended = wall().UTC()
-	}
+	rec.end(Failed, why, x.name(), wall)
 	x.do([]op{set(x.p.run(x.key.job, x.key.id), encode(rec), x.version)}, 0, func(v verdict) { f(v.done) })
 }
 

@@ -271,6 +271,14 @@ type runRecord struct {
 	Write       string    `json:"write"` // names the write, so that who got no answer can look
 }
 
+// end changes the state to one in which nothing moves. wall may be nil.
+func (r *runRecord) end(s State, why, write string, wall func() time.Time) {
+	r.State, r.Reason, r.Write = s, why, write
+	if wall != nil {
+		r.Ended = wall().UTC()
+	}
+}
+
 // Replays is what replays of dead letters changed in a run's books, by table: dead became written.
 type Replays map[string]checkpoints.Counts
 
