@@ -131,29 +131,41 @@ func (h *handler) GetTableNamesByPattern(_ context.Context, pattern string, syst
 	return names, nil
 }
 
-func (h *handler) CreateTable(_ context.Context, desc *thrift2.TTableDescriptor, splits [][]byte) error {
-	if desc.TableName == nil || !goodQualifier.Match(bytes.TrimPrefix(desc.TableName.Qualifier, []byte("default:"))) ||
-		len(desc.TableName.Ns) > 0 && !goodNamespace.Match(desc.TableName.Ns) {
-		return internalError{fmt.Sprintf("Illegal table name %v", desc.TableName)}
+// Complete checks a table to be created as HBase's gateway does before it asks the master. It gives the descriptor with HBase's
+// defaults for what that leaves open, and the split keys in order. Of its error, clients learn that there was one.
+func Complete(d *thrift2.TTableDescriptor, splits [][]byte) (*thrift2.TTableDescriptor, [][]byte, error) {
+	if d.TableName == nil || !goodQualifier.Match(bytes.TrimPrefix(d.TableName.Qualifier, []byte("default:"))) ||
+		len(d.TableName.Ns) > 0 && !goodNamespace.Match(d.TableName.Ns) {
+		return nil, nil, internalError{fmt.Sprintf("Illegal table name %v", d.TableName)}
 	}
-	name := fullName(desc.TableName)
 	splits = slices.Clone(splits)
 	slices.SortFunc(splits, bytes.Compare)
 	for i, k := range splits {
 		if len(k) == 0 {
-			return internalError{"Empty split key must not be passed in the split keys."}
+			return nil, nil, internalError{"Empty split key must not be passed in the split keys."}
 		}
 		if i > 0 && bytes.Equal(splits[i-1], k) {
-			return internalError{"All split keys must be unique, found duplicate: " + string(k)}
+			return nil, nil, internalError{"All split keys must be unique, found duplicate: " + string(k)}
 		}
 	}
-	if len(desc.Columns) == 0 {
-		return internalError{"no column families"}
+	if len(d.Columns) == 0 {
+		return nil, nil, internalError{"no column families"}
 	}
-	full, err := complete(desc)
+	full, err := complete(d)
+	return full, splits, err
+}
+
+func (h *handler) CreateTable(_ context.Context, desc *thrift2.TTableDescriptor, splits [][]byte) error {
+	full, splits, err := Complete(desc, splits)
 	if err != nil {
 		return err
 	}
+	for _, f := range full.Columns {
+		if err := checkSane(f); err != nil {
+			return err
+		}
+	}
+	name := fullName(full.TableName)
 	if err := h.s.faults.access(name, "CREATE"); err != nil {
 		return err
 	}
@@ -293,6 +305,9 @@ func (h *handler) column(n *thrift2.TTableName, c *thrift2.TColumnFamilyDescript
 	if err != nil {
 		return err
 	}
+	if err := checkSane(col); err != nil {
+		return err
+	}
 	return h.change(n, func(t *table) error {
 		desc := *t.desc
 		desc.Columns = slices.Clone(desc.Columns)
@@ -367,13 +382,18 @@ func completeFamily(c *thrift2.TColumnFamilyDescriptor) (*thrift2.TColumnFamilyD
 	if *f.MaxVersions <= 0 {
 		return nil, internalError{"Maximum versions must be positive"}
 	}
+	return &f, nil
+}
+
+// checkSane is the master's check of a complete family.
+func checkSane(f *thrift2.TColumnFamilyDescriptor) error {
 	if *f.TimeToLive <= 0 {
-		return nil, refused("DoNotRetryIOException", "TTL for column family %s must be positive."+sane, f.Name)
+		return refused("DoNotRetryIOException", "TTL for column family %s must be positive."+sane, f.Name)
 	}
 	if *f.MinVersions >= *f.MaxVersions {
-		return nil, refused("DoNotRetryIOException", "Min versions for column family %s must be less than the Max versions."+sane, f.Name)
+		return refused("DoNotRetryIOException", "Min versions for column family %s must be less than the Max versions."+sane, f.Name)
 	}
-	return &f, nil
+	return nil
 }
 
 const sane = " Set hbase.table.sanity.checks to false at conf or table descriptor if you want to bypass sanity checks"

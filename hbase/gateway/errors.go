@@ -28,15 +28,17 @@ type internalError struct{ reason string }
 
 func (e internalError) Error() string { return e.reason }
 
-// failures collects why rows of one call were refused, as HBase's client sums them up.
-type failures struct {
+// Failures collects why rows of one call were refused, as HBase's client sums them up.
+type Failures struct {
+	Servers string // that they are of: "host,port,startcode"; "" is the one that the embedded gateway pretends to have
+
 	rows    int
 	reasons []string
 	counts  []int
-	servers string
 }
 
-func (f *failures) add(reason string) {
+// Add adds a row that was refused.
+func (f *Failures) Add(reason string) {
 	f.rows++
 	for i, r := range f.reasons {
 		if r == reason {
@@ -48,7 +50,8 @@ func (f *failures) add(reason string) {
 	f.counts = append(f.counts, 1)
 }
 
-func (f *failures) err() error {
+// Err is a *thrift2.TIOError, or nil where no row was refused.
+func (f *Failures) Err() error {
 	if f.rows == 0 {
 		return nil
 	}
@@ -57,7 +60,7 @@ func (f *failures) err() error {
 	for i, r := range f.reasons {
 		fmt.Fprintf(&b, "%s: %d time%s, ", r, f.counts[i], plural(f.counts[i]))
 	}
-	servers := f.servers
+	servers := f.Servers
 	if servers == "" {
 		servers = serverName
 	}

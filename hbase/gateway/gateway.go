@@ -29,14 +29,18 @@ import (
 
 // Options says where a Server listens and what is behind it.
 type Options struct {
-	// Listen is a TCP address; "" is 127.0.0.1 with a free port.
-	Listen string
+	// Listen is a TCP address; "" is 127.0.0.1 with a free port. Listener, if set, takes its place; Close closes it.
+	Listen   string
+	Listener net.Listener
 
 	// Dir is the folder of a store of its own, made if missing. "" keeps all in memory, unless Store is set.
 	Dir string
 
 	// Store is shared with other Servers, and stays open when this one is closed. Dir and Fsync are then without meaning.
 	Store *Store
+
+	// Backend carries the calls out in place of a store. Dir, Store, Fsync and Old are then without meaning.
+	Backend Backend
 
 	// Fsync makes a put that is acknowledged survive the machine too. Without it, the default, it survives the end of the
 	// process at any instant (its log is written and not fsynced), which is what a laptop and a test need, many times faster.
@@ -57,7 +61,8 @@ type Options struct {
 
 // Server is one gateway. It is made by Open.
 type Server struct {
-	store    *Store
+	store    *Store  // nil with a backend
+	backend  Backend // nil with a store
 	owned    bool
 	faults   *Faults
 	log      *slog.Logger
@@ -83,7 +88,7 @@ func Open(o Options) (*Server, error) {
 		o.Listen = "127.0.0.1:0"
 	}
 	s := &Server{
-		store: o.Store, log: o.Log, trans: o.Transport, old: o.Old, done: make(chan struct{}),
+		store: o.Store, backend: o.Backend, listener: o.Listener, log: o.Log, trans: o.Transport, old: o.Old, done: make(chan struct{}),
 		conns: map[*trackedConn]struct{}{}, scanners: map[int32]*scanner{},
 	}
 	if s.log == nil {
@@ -93,20 +98,22 @@ func Open(o Options) (*Server, error) {
 		s.trans.MaxFrame = 2 << 20
 	}
 	s.faults = newFaults(s)
-	if s.store == nil {
+	if s.store == nil && s.backend == nil {
 		store, err := openStore(StoreOptions{Dir: o.Dir, Fsync: o.Fsync, Log: s.log})
 		if err != nil {
 			return nil, err
 		}
 		s.store, s.owned = store, true
 	}
-	var err error
-	if s.listener, err = net.Listen("tcp", o.Listen); err != nil {
-		err = fmt.Errorf("listen for Thrift clients on %s: %w", o.Listen, err)
-		if s.owned {
-			err = errors.Join(err, s.store.Close())
+	if s.listener == nil {
+		var err error
+		if s.listener, err = net.Listen("tcp", o.Listen); err != nil {
+			err = fmt.Errorf("listen for Thrift clients on %s: %w", o.Listen, err)
+			if s.owned {
+				err = errors.Join(err, s.store.Close())
+			}
+			return nil, err
 		}
-		return nil, err
 	}
 	s.work.Go(s.serve)
 	return s, nil
@@ -118,7 +125,7 @@ func (s *Server) Addr() string { return s.listener.Addr().String() }
 // Faults is what tests do to this Server.
 func (s *Server) Faults() *Faults { return s.faults }
 
-// Store is the store behind this Server.
+// Store is the store behind this Server; nil with a backend.
 func (s *Server) Store() *Store { return s.store }
 
 // Close ends the connections in the middle of what they do, waits until they have ended, and closes a store of its own. A call

@@ -113,17 +113,17 @@ func (h *handler) gets(table []byte, gets []*thrift2.TGet, f func(i int, cells [
 	if err := h.batch(table, len(gets)); err != nil {
 		return err
 	}
-	var failed failures
+	var failed Failures
 	for i, g := range gets {
 		_, cells, err := h.get(table, g)
 		if e, ok := errors.AsType[*thrift2.TIOError](err); ok && !e.GetCanRetry() {
-			failed.add(e.GetMessage())
+			failed.Add(e.GetMessage())
 		} else if err != nil {
 			return err
 		}
 		f(i, cells)
 	}
-	return failed.err()
+	return failed.Err()
 }
 
 func (h *handler) Exists(_ context.Context, table []byte, g *thrift2.TGet) (bool, error) {
@@ -267,7 +267,7 @@ func (h *handler) DeleteSingle(_ context.Context, table []byte, d *thrift2.TDele
 	if err != nil {
 		return err
 	}
-	var f failures
+	var f Failures
 	if err := h.delete(t, []*thrift2.TDelete{d}, &f); err != nil {
 		return err
 	}
@@ -285,16 +285,16 @@ func (h *handler) DeleteMultiple(_ context.Context, table []byte, deletes []*thr
 	if t := h.s.store.table(table); t == nil || t.disabled {
 		return nil, unusable(name, t, len(deletes), false)
 	} else {
-		var f failures
+		var f Failures
 		if err := h.delete(t, deletes, &f); err != nil {
 			return nil, err
 		}
-		return []*thrift2.TDelete{}, f.err()
+		return []*thrift2.TDelete{}, f.Err()
 	}
 }
 
 // delete writes the tombstones of every row but those whose families are missing.
-func (h *handler) delete(t *table, deletes []*thrift2.TDelete, failed *failures) error {
+func (h *handler) delete(t *table, deletes []*thrift2.TDelete, failed *Failures) error {
 	for _, d := range deletes {
 		if err := checkKey(d.Row); err != nil {
 			return err
@@ -324,7 +324,7 @@ func (h *handler) delete(t *table, deletes []*thrift2.TDelete, failed *failures)
 			return reading(t, err)
 		}
 		if missing != nil {
-			failed.add(t.noFamily(missing, d.Row))
+			failed.Add(t.noFamily(missing, d.Row))
 			continue
 		}
 		size := 0

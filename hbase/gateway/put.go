@@ -187,6 +187,9 @@ func (s *Server) put(w *wire, p *putCall, single bool) error {
 		return err
 	}
 	name := plainName(w.at(p.table))
+	if s.backend != nil {
+		return s.backend.PutRows(name, Rows{w, p}, single)
+	}
 
 	s.store.mu.RLock()
 	defer s.store.mu.RUnlock()
@@ -205,7 +208,7 @@ func (s *Server) put(w *wire, p *putCall, single bool) error {
 	now := time.Now().UnixMilli()
 	batch := s.store.db.NewBatchWithSize(w.pos + w.pos/4)
 	defer batch.Close()
-	var failed failures
+	var failed Failures
 	var last *family
 	durable := false
 	for i := range p.rows {
@@ -234,7 +237,7 @@ func (s *Server) put(w *wire, p *putCall, single bool) error {
 			}
 		}
 		if r.reason != "" {
-			failed.add(r.reason)
+			failed.Add(r.reason)
 			continue
 		}
 		durable = durable || (r.durable != hbase.SkipWAL && r.durable != hbase.AsyncWAL)
@@ -259,7 +262,7 @@ func (s *Server) put(w *wire, p *putCall, single bool) error {
 	if single && failed.rows > 0 {
 		return ioError(false, "%s", failed.reasons[0])
 	}
-	return failed.err()
+	return failed.Err()
 }
 
 // commit applies a batch; durable waits until it would survive the end of the process (or of the machine, with Fsync).
@@ -282,13 +285,13 @@ func unusable(name string, t *table, rows int, single bool) error {
 		}
 		return tableNotEnabled(name)
 	}
-	var f failures
+	var f Failures
 	reason := "NotServingRegionException"
 	if t == nil {
-		reason, f.servers = name, "null"
+		reason, f.Servers = name, "null"
 	}
 	for range rows {
-		f.add(reason)
+		f.Add(reason)
 	}
-	return f.err()
+	return f.Err()
 }

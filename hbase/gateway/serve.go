@@ -27,9 +27,19 @@ type session struct {
 }
 
 func (s *Server) session() *session {
-	e := &session{s: s, wire: wire{compact: s.trans.Compact}, processor: thrift2.NewTHBaseServiceProcessor(&handler{s})}
-	if s.old {
-		maps.DeleteFunc(e.processor.ProcessorMap(), func(name string, _ thrift.TProcessorFunction) bool { return !slices.Contains(oldMethods, name) })
+	e := &session{s: s, wire: wire{compact: s.trans.Compact}}
+	var known []string
+	switch {
+	case s.backend != nil:
+		e.processor, known = thrift2.NewTHBaseServiceProcessor(s.backend), s.backend.Methods()
+	case s.old:
+		known = oldMethods
+		fallthrough
+	default:
+		e.processor = thrift2.NewTHBaseServiceProcessor(&handler{s})
+	}
+	if known != nil {
+		maps.DeleteFunc(e.processor.ProcessorMap(), func(name string, _ thrift.TProcessorFunction) bool { return !slices.Contains(known, name) })
 	}
 	return e
 }
