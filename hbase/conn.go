@@ -54,10 +54,18 @@ const (
 	readBuffer            = 32 << 10
 )
 
+// DialFunc makes a connection to a gateway, which is then spoken to as its Transport says. It returns when ctx ends at the latest.
+type DialFunc func(ctx context.Context, addr string) (net.Conn, error)
+
 // Dial connects to the gateway at addr, host:port. That a connection stands proves nothing about the gateway: a full one
 // accepts and never answers.
 func Dial(ctx context.Context, addr string, t Transport) (*Conn, error) {
-	socket, err := dial(ctx, addr, &t)
+	return dialBy(ctx, addr, t, nil)
+}
+
+// dialBy is Dial over the connections that a function makes; nil is TCP.
+func dialBy(ctx context.Context, addr string, t Transport, by DialFunc) (*Conn, error) {
+	socket, err := dial(ctx, addr, &t, by)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", ctx.Err(), err)
@@ -91,14 +99,19 @@ func newConn(socket net.Conn, addr string, t Transport) *Conn {
 	return c
 }
 
-func dial(ctx context.Context, addr string, t *Transport) (net.Conn, error) {
+func dial(ctx context.Context, addr string, t *Transport, by DialFunc) (net.Conn, error) {
+	if by == nil {
+		by = func(ctx context.Context, addr string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}
+	}
 	timeout := t.ConnectTimeout
 	if timeout == 0 {
 		timeout = defaultConnectTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	socket, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	socket, err := by(ctx, addr)
 	if err != nil || t.TLS == nil {
 		return socket, err
 	}

@@ -44,7 +44,7 @@ var ErrUnknownMethod = errors.New("the gateway does not know this method (HBase 
 type Error struct {
 	Kind    Kind
 	Op      string // what was done: "put 500 rows to t"; "" where the caller names it
-	Gateway string // host:port
+	Gateway string // its address
 	Table   string
 	Rows    int
 	Wait    time.Duration // how long the server asks to wait, 0 when it does not say

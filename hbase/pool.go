@@ -21,7 +21,7 @@ import (
 
 // Endpoint says where a gateway listens.
 type Endpoint struct {
-	Addr string // host:port
+	Addr string // host:port, or what PoolOptions.Dial takes
 }
 
 // Pacer holds back what costs a table: puts, deletes, their repeats and halves, probes, and reads of rows that were
@@ -39,7 +39,8 @@ type Pacer interface {
 // PoolOptions are what a Pool needs to know; the zero value works for gateways with HBase's defaults.
 type PoolOptions struct {
 	Transport Transport
-	Pacer     Pacer // nil: no pacing
+	Dial      DialFunc // makes the connections, those of probes too; nil is TCP
+	Pacer     Pacer    // nil: no pacing
 
 	// Connections bounds the calls in flight to each gateway. A threadpool gateway holds a thread for each connection,
 	// of the 1000 that it has for all its clients. 0 is 8.
@@ -143,7 +144,7 @@ func (p *Pool) lanes() [2]*lane { return [2]*lane{p.writes, p.reads} }
 
 // NewPool makes a pool without gateways: Update names them. Close ends it.
 func NewPool(o PoolOptions) *Pool {
-	p := newPool(o, func(ctx context.Context, addr string) (link, error) { return Dial(ctx, addr, o.Transport) })
+	p := newPool(o, func(ctx context.Context, addr string) (link, error) { return dialBy(ctx, addr, o.Transport, o.Dial) })
 	p.start()
 	return p
 }

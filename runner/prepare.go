@@ -36,7 +36,7 @@ func (r *run) connect() error {
 	r.pacer = newPacer(r.log)
 	g := r.cfg.Job.Gateways
 	r.pool = hbase.NewPool(hbase.PoolOptions{
-		Transport: g.Transport, Pacer: r.pacer, Connections: g.Connections, Subset: g.Subset, OutageLimit: g.OutageLimit, Log: r.log,
+		Transport: g.Transport, Dial: r.cfg.Dial, Pacer: r.pacer, Connections: g.Connections, Subset: g.Subset, OutageLimit: g.OutageLimit, Log: r.log,
 		Paused: func(table, reason string) {
 			r.mon.setPaused(table, reason)
 		},

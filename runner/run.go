@@ -53,6 +53,8 @@ type Config struct {
 	Drain <-chan struct{}
 	// Open makes the gateways ready, once, when the job's lock is held and HBase is needed; before Discover. May be nil.
 	Open func() error
+	// Dial makes the connections to the job's gateways. nil is TCP.
+	Dial hbase.DialFunc
 	// Attach gives a source that reads from HBase its way there, and completes the job by what it finds: once, when the job's
 	// lock is held and before the source is used. own is the pool of the job's gateways. detach comes at the run's end, before
 	// own closes. nil for all other sources.
