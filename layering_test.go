@@ -18,7 +18,7 @@ var rooms = map[string][]string{
 	"spare":             {},
 	"hbase":             {"crashpoint", "spare"},
 	"hbase/gateway":     {"hbase"},
-	"hbase/native":      {"hbase"},
+	"hbase/native":      {"hbase", "hbase/gateway", "spare"},
 	"jobs":              {"hbase"},
 	"jobs/mongodump":    {"jobs", "hbase"},
 	"jobs/hbasetable":   {"jobs", "hbase"},

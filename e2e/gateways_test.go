@@ -7,7 +7,9 @@ import (
 
 	"drover/e2e/stack"
 	"drover/hbase"
+	"drover/hbase/gateway"
 	"drover/hbase/gatewaytest"
+	"drover/hbase/native"
 )
 
 // TestRealGateways holds HBase's own gateways to the suite that the embedded one passes, so that what the embedded one
@@ -21,6 +23,19 @@ func TestRealGateways(t *testing.T) {
 		t.Parallel()
 		gatewaytest.Run(t, func(*testing.T) gatewaytest.Target {
 			return gatewaytest.Target{Addrs: s.Addrs(), Table: table, Shared: true}
+		})
+	})
+	// Our own gateway over gohbase speaks for the same HBase. It knows no more than a Pool and an Admin need.
+	t.Run("relay", func(t *testing.T) {
+		t.Parallel()
+		g, err := gateway.Open(gateway.Options{Backend: native.NewRelay(s.ZooKeeper)})
+		must(t, err)
+		defer func() { must(t, g.Close()) }()
+		gatewaytest.Run(t, func(*testing.T) gatewaytest.Target {
+			return gatewaytest.Target{
+				Addrs: []string{g.Addr()}, Table: table, Shared: true,
+				Lacks: []string{"Families", "Namespaces", "ScanParts", "Scanners"},
+			}
 		})
 	})
 	for _, c := range []struct {

@@ -364,22 +364,25 @@ func (l *lane) follows(q *request) bool {
 }
 
 func ownCommand(ctx context.Context, quorum string, lanes int) (*exec.Cmd, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	return exec.CommandContext(ctx, self, ServeCommand, quorum, strconv.Itoa(lanes)), nil
+	return itself(ctx, ServeCommand, quorum, strconv.Itoa(lanes)), nil
 }
 
-// childEnv is the parent's environment without what is meant for the parent alone.
-func childEnv() []string {
+// itself runs this binary, also where its file was replaced or removed meanwhile.
+func itself(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	cmd.Args[0] = os.Args[0]
+	return cmd
+}
+
+// childEnv is the parent's environment without what is meant for the parent alone. what is the child's work.
+func childEnv(what string) []string {
 	var env []string
 	for _, v := range os.Environ() {
 		name, value, _ := strings.Cut(v, "=")
 		switch name {
 		case "DROVER_CRASH":
 		case "DROVER_CPUPROFILE":
-			env = append(env, name+"="+value+".native")
+			env = append(env, name+"="+value+"."+what)
 		default:
 			env = append(env, v)
 		}
@@ -393,7 +396,7 @@ func start(ctx context.Context, o *Options) (*child, error) {
 		return nil, fmt.Errorf("start the child process for native scans: %w", err)
 	}
 	k := &child{cmd: cmd, lanes: lanes, ended: make(chan struct{})}
-	cmd.Env = append(childEnv(), cmd.Env...)
+	cmd.Env = append(childEnv("native"), cmd.Env...)
 	cmd.Stderr = &k.said
 	// A signal from the terminal is the parent's: it may still need the child to come to an end.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -493,20 +496,25 @@ func (l *lane) call(ctx context.Context, q *request, patience time.Duration, rea
 	}
 }
 
-// tail keeps the last of what a child says.
+// tail keeps the first and the last of what a child says: a panic says what it is before its stacks, other ends come last.
 type tail struct {
-	mu  sync.Mutex
-	buf []byte
+	mu    sync.Mutex
+	first []byte
+	buf   []byte
+	cut   bool // between the two
 }
 
-const tailBytes = 1 << 10
+const firstBytes, tailBytes = 300, 700
 
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
+	n := min(len(p), firstBytes-len(t.first))
+	t.first = append(t.first, p[:n]...)
+	t.buf = append(t.buf, p[n:]...)
 	if n := len(t.buf) - tailBytes; n > 0 {
 		t.buf = append(t.buf[:0], t.buf[n:]...)
+		t.cut = true
 	}
 	return len(p), nil
 }
@@ -514,5 +522,9 @@ func (t *tail) Write(p []byte) (int, error) {
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.buf))
+	between := ""
+	if t.cut {
+		between = " … "
+	}
+	return strings.TrimSpace(string(t.first) + between + string(t.buf))
 }

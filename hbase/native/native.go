@@ -1,10 +1,11 @@
-// Package native asks HBase itself, past the gateways: for what Thrift2 cannot tell, and for the rows of tables. It does so
-// through gohbase, behind an interface small enough to be served by another client one day. Where region servers cannot be
-// reached, or ask for Kerberos, this is not the way: use the gateways.
+// Package native speaks with HBase itself, past the gateways: it asks for what Thrift2 cannot tell and for the rows of tables, and
+// has a gateway of one's own, which puts and deletes too. It does so through gohbase, behind an interface small enough to be served
+// by another client one day. Where region servers cannot be reached, or ask for Kerberos, this is not the way: use the gateways.
 //
 // gohbase's calls can block without end while ZooKeeper or the master is away, and some of its paths end the process. So nothing
 // of it runs where rows are moved. It runs in a child process of the same binary, whose death is only an error: Ask starts one for
-// one question and kills it when its time is over, and a Client keeps one that reads tables, and starts another when it died or hangs.
+// one question and kills it when its time is over, a Client keeps one that reads tables, and starts another when it died or hangs, and
+// a Gateway keeps one that serves Thrift2, over connections that it hands to it.
 //
 // A lane is a socket between a Client and its child, with one call at a time; a page is what a call of a scan brings. A scan stays
 // open in the child between the pages of a lane, as long as each page goes on where the one before it ended: this is an
@@ -16,9 +17,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -45,7 +43,7 @@ type Server struct {
 // Status asks the master that a ZooKeeper quorum ("host:port,host:port") names. It may block for as long as it likes and
 // may end the process: see Ask.
 func Status(quorum string) (Cluster, error) {
-	logrus.SetOutput(io.Discard)
+	logrus.SetLevel(logrus.FatalLevel) // what is not fatal comes back as an error
 	hosts, options := clientOptions(quorum)
 	return statusOf(gohbase.NewAdminClient(hosts, options...), quorum)
 }
@@ -78,12 +76,8 @@ const Command = "native-status"
 func Ask(ctx context.Context, quorum string, atMost time.Duration) (Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	self, err := os.Executable()
-	if err != nil {
-		return Cluster{}, err
-	}
 	var said strings.Builder
-	cmd := exec.CommandContext(ctx, self, Command, quorum)
+	cmd := itself(ctx, Command, quorum)
 	cmd.Stderr = &said
 	out, err := cmd.Output()
 	if ctx.Err() != nil {

@@ -22,7 +22,13 @@ const childVariable = "DROVER_NATIVE_TEST"
 
 func TestMain(m *testing.M) {
 	if how := os.Getenv(childVariable); how != "" {
-		if err := serve(&fakeBackend{how: how}, lanes, os.Stdin); err != nil {
+		var err error
+		if dir, relays := strings.CutPrefix(how, relayWord); relays {
+			err = serveHanded(dir)
+		} else {
+			err = serve(&fakeBackend{how: how}, lanes, os.Stdin)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -15,6 +15,8 @@ import (
 	"github.com/tsuna/gohbase/hrpc"
 	"github.com/tsuna/gohbase/pb"
 	"google.golang.org/protobuf/proto"
+
+	"drover/hbase"
 )
 
 // scanner reads a table's rows from a key on, region by region, over gohbase's connections. gohbase's own scanner is not used:
@@ -74,6 +76,10 @@ func newScanner(c gohbase.RPCClient, q *request) (*scanner, error) {
 		}
 	}
 	s := &scanner{client: c, table: []byte(q.Table), spec: p, start: q.Start, route: q.Start}
+	// gohbase looks for a region by "table,key,:" in hbase:meta, whose keys are no longer than others. No region begins there.
+	if n := hbase.MaxKeyBytes - len(q.Table) - len(",,:"); len(s.route) > n {
+		s.route = s.route[:n]
+	}
 	if q.Spec.Reversed && len(q.Start) == 0 {
 		s.route = bytes.Repeat([]byte{0xff}, 64)
 	}

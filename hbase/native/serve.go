@@ -32,9 +32,9 @@ const firstLane = 3
 // Serve answers requests on so many lanes, which are file descriptors from firstLane on, until in ends: so no child outlives its
 // parent.
 func Serve(quorum string, lanes int, in io.Reader) error {
-	logrus.SetOutput(io.Discard)
+	logrus.SetLevel(logrus.FatalLevel) // what is not fatal comes back as an error
 	hosts, options := clientOptions(quorum)
-	b := &hbaseBackend{client: gohbase.NewClient(hosts, options...).(gohbase.RPCClient), hosts: hosts, options: options}
+	b := &hbaseBackend{hosts: hosts, options: options}
 	return serve(b, lanes, in)
 }
 
@@ -309,18 +309,52 @@ func (s *server) give(q *request, again bool, want int) error {
 
 // hbaseBackend is HBase.
 type hbaseBackend struct {
-	client  gohbase.RPCClient
 	hosts   string
 	options []gohbase.Option
 
 	once  sync.Once
 	admin gohbase.AdminClient
+
+	mu     sync.Mutex
+	client gohbase.RPCClient
+	made   time.Time
+}
+
+// rpc is the client at hand.
+func (h *hbaseBackend) rpc() gohbase.RPCClient {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.client == nil {
+		h.client, h.made = gohbase.NewClient(h.hosts, h.options...).(gohbase.RPCClient), time.Now()
+	}
+	return h.client
+}
+
+const (
+	// renewAfter is for how long a client is kept at least.
+	renewAfter = 5 * time.Second
+	// goneAfter is when nobody uses one any more.
+	goneAfter = 2 * callTime
+)
+
+// renew has the calls to come go by another client than the one that a call waited for until its time was over: gohbase looks for
+// a region that is not there less and less often, and in the end not for minutes.
+func (h *hbaseBackend) renew(old gohbase.RPCClient) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.client != old || time.Since(h.made) < renewAfter {
+		return
+	}
+	h.client = nil
+	if c, ok := old.(gohbase.Client); ok {
+		time.AfterFunc(goneAfter, c.Close)
+	}
 }
 
 func (s *scanner) finished() bool { return s.done }
 
 func (h *hbaseBackend) scan(q *request) (fetcher, error) {
-	s, err := newScanner(h.client, q)
+	s, err := newScanner(h.rpc(), q)
 	if err != nil {
 		return nil, err
 	}
@@ -365,8 +399,20 @@ func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}
 }
 
-// regions reads a table's rows of hbase:meta.
 func (h *hbaseBackend) regions(ctx context.Context, table string) ([]hbase.Region, error) {
+	found, err := h.located(ctx, table)
+	if err != nil {
+		return nil, err
+	}
+	regions := make([]hbase.Region, len(found))
+	for i, r := range found {
+		regions[i] = hbase.Region{Start: r.start, End: r.end, Server: r.server}
+	}
+	return regions, nil
+}
+
+// located reads a table's rows of hbase:meta, which are in the order of their starts.
+func (h *hbaseBackend) located(ctx context.Context, table string) ([]located, error) {
 	// Meta sorts by table, start and id; the first region's start is empty, and ' ' is the byte before ','... of a table, all
 	// lie between "t,," and "t-", as no table's name has a byte below '-'.
 	scan, err := hrpc.NewScanRange(ctx, []byte("hbase:meta"), []byte(table+",,"), []byte(table+" ,,"),
@@ -374,9 +420,9 @@ func (h *hbaseBackend) regions(ctx context.Context, table string) ([]hbase.Regio
 	if err != nil {
 		return nil, err
 	}
-	rows := h.client.(gohbase.Client).Scan(scan)
+	rows := h.rpc().(gohbase.Client).Scan(scan)
 	defer rows.Close()
-	regions := []hbase.Region{}
+	var regions []located
 	for {
 		r, err := rows.Next()
 		if errors.Is(err, io.EOF) {
@@ -385,12 +431,12 @@ func (h *hbaseBackend) regions(ctx context.Context, table string) ([]hbase.Regio
 		if err != nil {
 			return nil, err
 		}
-		var one hbase.Region
+		var one located
 		live := false
 		for _, c := range r.Cells {
 			switch string(c.Qualifier) {
 			case "server":
-				one.Server = string(c.Value)
+				one.server = string(c.Value)
 			case "regioninfo":
 				body, ok := bytes.CutPrefix(c.Value, []byte("PBUF"))
 				if !ok {
@@ -401,7 +447,7 @@ func (h *hbaseBackend) regions(ctx context.Context, table string) ([]hbase.Regio
 					return nil, fmt.Errorf("decode region %q: %w", c.Row, err)
 				}
 				live = !info.GetOffline() && !info.GetSplit() && info.GetReplicaId() == 0
-				one.Start, one.End = info.StartKey, info.EndKey
+				one.name, one.start, one.end = c.Row, info.StartKey, info.EndKey
 			}
 		}
 		if live {
@@ -412,19 +458,12 @@ func (h *hbaseBackend) regions(ctx context.Context, table string) ([]hbase.Regio
 
 // describe asks the master for a table's families.
 func (h *hbaseBackend) describe(ctx context.Context, table string) ([]hbase.Family, error) {
-	namespace, name, found := strings.Cut(table, ":")
-	if !found {
-		namespace, name = "default", table
-	}
-	c := &masterCall{scanCall: scanCall{ctx: ctx, result: make(chan hrpc.RPCResult, 1)}, request: &pb.GetTableDescriptorsRequest{
-		TableNames: []*pb.TableName{{Namespace: []byte(namespace), Qualifier: []byte(name)}},
-	}}
-	msg, err := h.master().(gohbase.RPCClient).SendRPC(c)
+	answer, err := askMaster(ctx, h, "GetTableDescriptors", &pb.GetTableDescriptorsRequest{TableNames: []*pb.TableName{pbName(table)}}, &pb.GetTableDescriptorsResponse{})
 	if err != nil {
 		return nil, err
 	}
 	families := []hbase.Family{}
-	for _, t := range msg.(*pb.GetTableDescriptorsResponse).TableSchema {
+	for _, t := range answer.TableSchema {
 		for _, f := range t.ColumnFamilies {
 			families = append(families, familyOf(f))
 		}
@@ -455,14 +494,3 @@ func familyOf(s *pb.ColumnFamilySchema) hbase.Family {
 
 // foreverSeconds is HBase's time to live of what never ends.
 const foreverSeconds = 1<<31 - 1
-
-// masterCall asks the master for tables.
-type masterCall struct {
-	scanCall
-	request *pb.GetTableDescriptorsRequest
-}
-
-func (c *masterCall) Name() string               { return "GetTableDescriptors" }
-func (c *masterCall) Description() string        { return "GetTableDescriptors" }
-func (c *masterCall) NewResponse() proto.Message { return &pb.GetTableDescriptorsResponse{} }
-func (c *masterCall) ToProto() proto.Message     { return c.request }
