@@ -100,11 +100,8 @@ func (d *decoder) way(o object, s *hbasetable.Options) {
 	}
 	if !hasQuorum {
 		d.add(f.key, join(o.path, "zookeeper"), `is missing; give HBase's own ZooKeeper, such as "zk1:2181,zk2:2181"`)
-	} else if q, ok := d.text(quorum, `HBase's own ZooKeeper, such as "zk1:2181,zk2:2181"`); ok {
-		if msg := checkQuorum(q); msg != "" {
-			d.wrong(quorum, "%s", msg)
-		}
-		s.Quorum = q
+	} else {
+		s.Quorum = d.quorum(quorum)
 	}
 	if g, ok := o.fields["gateways"]; ok {
 		d.add(g.key, g.path, "stands beside via: native, which goes past gateways; take one of them out")
@@ -112,6 +109,27 @@ func (d *decoder) way(o object, s *hbasetable.Options) {
 	if g, ok := o.fields["filter"]; ok {
 		d.add(g.key, g.path, "is in a language that gateways know and region servers do not; take via: native out, or filter in map")
 	}
+}
+
+// quorum reads where HBase's own ZooKeeper is.
+func (d *decoder) quorum(v value) string {
+	q, ok := d.text(v, `HBase's own ZooKeeper, such as "zk1:2181,zk2:2181"`)
+	if !ok {
+		return ""
+	}
+	if msg := checkQuorum(q); msg != "" {
+		d.wrong(v, "%s", msg)
+	}
+	return q
+}
+
+// CheckQuorum checks the address of HBase's own ZooKeeper as a job file has it: "zk1:2181,zk2:2181", with HBase's root behind it where
+// that is not /hbase. The error says what is wrong with the text, for whoever names the flag before it.
+func CheckQuorum(text string) error {
+	if msg := checkQuorum(text); msg != "" {
+		return errors.New(msg)
+	}
+	return nil
 }
 
 // wholeScan matches the filters that do not decide row by row.
@@ -368,6 +386,15 @@ func (d *decoder) sameTable(root object, s *hbasetable.Source) {
 	if s.Is(to) {
 		d.add(cmp.Or(d.at["target.table"], root.key), "target.table", "is the source's own table; name another, or give the source's cluster under source.hbase.gateways")
 	}
+}
+
+// ownFilter reports a filter in HBase's language where the table is read through drover's own native gateway.
+func (d *decoder) ownFilter(s *hbasetable.Source) {
+	const path = "source.hbase.filter"
+	if o := s.Options(); d.file.job.Gateways.Native == "" || o.Gateways != nil || o.Filter == "" || d.bad[path] {
+		return
+	}
+	d.add(d.at[path], path, "is in a language that HBase's gateways know and region servers do not, and gateways.native goes past them; filter in map, or give source.hbase.gateways")
 }
 
 // aboutTables gives the advice for a key of `map` that stands in a job of the other kind, or "".

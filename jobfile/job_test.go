@@ -112,6 +112,10 @@ func TestGoodFiles(t *testing.T) {
 			warnings: 1,
 		},
 		{
+			file: "native.yaml",
+			want: discovered(jobs.Gateways{Native: "zk1:2181,zk2:2181/hbase-secure", Connections: 16}),
+		},
+		{
 			file: "file.yaml",
 			want: discovered(jobs.Gateways{File: absolute(t, "testdata/gateways.json"), Zone: "dc1"}),
 		},
@@ -432,6 +436,11 @@ func TestWaysOfWriting(t *testing.T) {
 		{`gateways: {embedded: a, outage_limit: 0}`, func(j jobs.Job) any { return j.Gateways.OutageLimit }, time.Duration(0)},
 		{`gateways: {embedded: a, outage_limit: 0s}`, func(j jobs.Job) any { return j.Gateways.OutageLimit }, time.Duration(0)},
 		{`gateways: {embedded: a, outage_limit: 1d2h3m4s5ms}`, func(j jobs.Job) any { return j.Gateways.OutageLimit }, 26*time.Hour + 3*time.Minute + 4*time.Second + 5*time.Millisecond},
+		{`gateways: {native: zk1:2181}`, func(j jobs.Job) any { return j.Gateways.Native }, "zk1:2181"},
+		{`gateways: {native: "zk1:2181,[::1]:2182/hbase-secure"}`, func(j jobs.Job) any { return j.Gateways.Native }, "zk1:2181,[::1]:2182/hbase-secure"},
+		{`gateways: {native: "zk1:2181"}`, func(j jobs.Job) any { return j.Gateways.Connections }, 16},
+		{`gateways: {native: "zk1:2181", connections: 3}`, func(j jobs.Job) any { return j.Gateways.Connections }, 3},
+		{`gateways: {native: "zk1:2181", outage_limit: 0}`, func(j jobs.Job) any { return j.Gateways.OutageLimit }, time.Duration(0)},
 		{`gateways: {static: ["a:1"], http: true}`, func(j jobs.Job) any { return j.Gateways.Transport }, hbase.Transport{HTTP: true, Path: "/"}},
 		{"gateways: {embedded: a}\nlimits: {}", func(j jobs.Job) any { return j.Limits }, jobs.Limits{}},
 		{"gateways: {embedded: a}\nlimits: {bytes: 1}", func(j jobs.Job) any { return j.Limits.Bytes }, int64(1)},
@@ -497,7 +506,7 @@ func TestAThousandColumns(t *testing.T) {
 // sources counts the ways in which gateways are named.
 func sources(g jobs.Gateways) int {
 	n := 0
-	for _, given := range []bool{g.Static != nil, g.File != "", g.DNS != "", g.ZooKeeper != nil, g.Embedded != ""} {
+	for _, given := range []bool{g.Static != nil, g.File != "", g.DNS != "", g.ZooKeeper != nil, g.Embedded != "", g.Native != ""} {
 		if given {
 			n++
 		}

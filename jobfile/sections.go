@@ -30,7 +30,7 @@ var sections = map[string][]string{
 	"map.columns":     {"from", "to", "encoding"},
 	"limits":          {"rows", "bytes", "ramp", "ramp_every", "daily", "zone"},
 	"gateways": {
-		"static", "file", "dns", "zookeeper", "embedded", "zone", "zones", "framed", "compact", "http", "tls", "max_frame", "connections", "subset", "outage_limit",
+		"static", "file", "dns", "zookeeper", "embedded", "native", "zone", "zones", "framed", "compact", "http", "tls", "max_frame", "connections", "subset", "outage_limit",
 	},
 	"gateways.tls":           tlsKeys,
 	"gateways.zookeeper":     {"servers", "path", "address", "session_timeout", "auth", "tls"},
@@ -51,12 +51,22 @@ var sections = map[string][]string{
 var tlsKeys = []string{"ca", "cert", "key", "insecure_skip_verify", "server_name"}
 
 // sourcesOfGateways are the keys of which a job has one.
-var sourcesOfGateways = []string{"static", "file", "dns", "zookeeper", "embedded"}
+var sourcesOfGateways = []string{"static", "file", "dns", "zookeeper", "embedded", "native"}
+
+// refusedWith are the keys that have no meaning with a source of gateways.
+var refusedWith = map[string]struct {
+	what string
+	keys []string
+}{
+	"embedded": {"an embedded gateway", []string{"framed", "compact", "http", "tls", "max_frame", "zone", "zones"}},
+	"native":   {"drover's own native gateway", []string{"framed", "compact", "http", "tls", "max_frame", "zone", "zones", "subset"}},
+}
 
 const (
 	maxRegions     = 100_000
 	maxShards      = 100_000 // of each collection; a checkpoint and the pool's nodes hold all of them
 	maxConnections = 256
+	ownConnections = 16 // to the native gateway, which all work goes through and whose connections are a socket pair each
 	maxGateways    = 1000
 	defaultOutage  = 30 * time.Minute // long enough for a cluster's restart, short enough for a night's job to report by morning
 	defaultFrame   = 2 << 20          // HBase's own
@@ -118,6 +128,7 @@ func (d *decoder) root(v value) {
 		d.rowMapping(o)
 		if s, ok := job.Source.(*hbasetable.Source); ok {
 			d.sameTable(o, s)
+			d.ownFilter(s)
 		}
 	} else if f, ok := d.require(o, "map", "how documents become rows: at least {family: NAME}"); ok {
 		d.mapping(f)
@@ -532,12 +543,16 @@ func (d *decoder) gateways(v value) {
 		}
 	}
 	d.transport(o)
-	if len(d.sourcesGiven(o)) == 1 && g.Embedded != "" {
-		for _, key := range []string{"framed", "compact", "http", "tls", "max_frame", "zone", "zones"} {
+	if given := d.sourcesGiven(o); len(given) == 1 && (g.Embedded != "" || g.Native != "") {
+		no := refusedWith[given[0]]
+		for _, key := range no.keys {
 			if f, ok := o.fields[key]; ok {
-				d.add(f.key, f.path, "has no meaning for an embedded gateway; take it out")
+				d.add(f.key, f.path, "has no meaning for %s; take it out", no.what)
 			}
 		}
+	}
+	if _, given := o.fields["connections"]; g.Native != "" && !given {
+		g.Connections = ownConnections
 	}
 }
 
@@ -560,7 +575,7 @@ func (d *decoder) sourceOfGateways(o object) {
 		last := o.fields[given[len(given)-1]]
 		d.add(last.key, last.path, "%s are %s given; a job uses one of them", which, all)
 	case len(given) == 0 && !slices.ContainsFunc(sourcesOfGateways, func(key string) bool { return d.bad[join(o.path, key)] }):
-		d.add(o.key, o.path, `names no gateway; give static: ["HOST:PORT"], file: PATH, dns: "NAME:PORT", zookeeper: {servers: […], path: PATH} or embedded: DIR`)
+		d.add(o.key, o.path, `names no gateway; give static: ["HOST:PORT"], file: PATH, dns: "NAME:PORT", zookeeper: {servers: […], path: PATH}, embedded: DIR or native: "ZOOKEEPER:PORT"`)
 	}
 	for _, key := range given {
 		f := o.fields[key]
@@ -575,6 +590,8 @@ func (d *decoder) sourceOfGateways(o object) {
 			g.ZooKeeper = d.zookeeper(f)
 		case "embedded":
 			g.Embedded, _ = d.path(f, "the folder of the embedded gateway's data")
+		case "native":
+			g.Native = d.quorum(f)
 		}
 	}
 }

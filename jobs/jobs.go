@@ -203,13 +203,14 @@ type DeadLetters struct {
 	Table  string // in place of a folder
 }
 
-// Gateways says how HBase is reached. One of Static, File, DNS, ZooKeeper and Embedded is set.
+// Gateways says how HBase is reached. One of Static, File, DNS, ZooKeeper, Embedded and Native is set.
 type Gateways struct {
 	Static      []string   // host:port
 	File        string     // a file that names them
 	DNS         string     // host:port to resolve, or the name of SRV records
 	ZooKeeper   *ZooKeeper // nodes that name them
 	Embedded    string     // folder of an embedded gateway's data
+	Native      string     // HBase's own ZooKeeper, "host:port,host:port/root", for a gateway of drover's own in front of the region servers
 	Zone        string     // where this process is, "dc1" or "dc1/rack7"; "" does not matter
 	Zones       []Zone
 	Transport   hbase.Transport

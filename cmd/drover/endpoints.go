@@ -71,7 +71,10 @@ func (o *sourceFlags) open(args []string, log *slog.Logger) (*gatewaySource, err
 			return nil, err
 		}
 		g := f.Job().Gateways
-		if g.Embedded != "" {
+		switch {
+		case g.Native != "":
+			return nil, usageError{errors.New("the job goes past the gateways (gateways.native), through one of its own that lives only beside its run: there are no endpoints")}
+		case g.Embedded != "":
 			return nil, usageError{errors.New("the job has an embedded gateway, which lives only inside its run: there are no endpoints")}
 		}
 		if g.Transport.TLS, err = f.TLS(); err != nil {

@@ -194,6 +194,36 @@ func TestEachSourceHasAFolderOfItsOwn(t *testing.T) {
 	}
 }
 
+// Gateways that live only with a run cannot be listed, pinned or confirmed.
+func TestGatewaysOfARunHaveNoEndpoints(t *testing.T) {
+	for gateways, want := range map[string]string{"{embedded: data}": "embedded gateway", `{native: "zk:2181"}`: "gateways.native"} {
+		path := filepath.Join(t.TempDir(), "job.yaml")
+		if err := os.WriteFile(path, []byte(jobOf("t", gateways, "")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := new(sourceFlags).open([]string{path}, slog.New(slog.DiscardHandler))
+		if _, usage := errors.AsType[usageError](err); !usage || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want a usage error that names %s", gateways, err, want)
+		}
+	}
+}
+
+func TestGatewayFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"--hbase zk:2181 --dir data":    "--hbase and --dir are both given",
+		"--hbase zk:2181 --dialect 2.x": "--hbase and --dialect are both given",
+		"--hbase zk":                    `--hbase: "zk" has no port`,
+		"--dialect 3":                   "want 2.x or 1.x",
+	} {
+		c := gatewayCommand()
+		c.SetArgs(strings.Fields(args))
+		c.SilenceErrors, c.SilenceUsage = true, true
+		if err := c.Execute(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", args, err, want)
+		}
+	}
+}
+
 func TestASecretIsTakenFromTheEnvironmentAndNotShown(t *testing.T) {
 	t.Setenv("ZK_AUTH", "digest:drover:secret:with:colons")
 	a, err := zookeeperAuth("env:ZK_AUTH")

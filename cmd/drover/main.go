@@ -71,7 +71,7 @@ Exit codes: 0 done · 1 failed, needs a person · 3 done, with dead letters · 4
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(), planCommand(), statusCommand(), deadCommand(), endpointsCommand(), agentCommand(), gatewayCommand(), genCommand(), nativeCommand(), nativeServeCommand(), versionCommand(),
+	root.AddCommand(runCommand(), planCommand(), statusCommand(), deadCommand(), endpointsCommand(), agentCommand(), gatewayCommand(), genCommand(), nativeCommand(), nativeServeCommand(), nativeRelayCommand(), versionCommand(),
 		workerCommand(), submitCommand(), jobsCommand(), pauseCommand(), resumeCommand(), cancelCommand(), throttleCommand(), workersCommand(), drainCommand(), undrainCommand(),
 		backupCommand(), restoreCommand(), auditCommand(), ticksCommand())
 	err := root.Execute()

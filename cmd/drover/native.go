@@ -43,6 +43,19 @@ func nativeServeCommand() *cobra.Command {
 	}
 }
 
+// nativeRelayCommand is the child that passes on to HBase what comes over the connections its parent hands to it, for as long as that
+// keeps the other end of the control socket, file descriptor 3.
+func nativeRelayCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    native.RelayCommand + " QUORUM",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: ran(func(_ *cobra.Command, args []string) error {
+			return native.ServeRelay(args[0], os.NewFile(3, "control"))
+		}),
+	}
+}
+
 func printCluster(w io.Writer, c native.Cluster) {
 	fmt.Fprintf(w, "\ncluster %s, HBase %s, master %s\n", c.ID, c.Version, c.Master)
 	for _, s := range c.Servers {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +12,9 @@ import (
 
 	"drover/fleet"
 	"drover/fleet/share"
+	"drover/hbase"
 	"drover/jobfile"
+	"drover/runner"
 )
 
 func parseJob(t *testing.T, text string) *jobfile.File {
@@ -98,6 +102,32 @@ gateways: {static: ["g:9090"]}
 `))
 	if s.Limits["from"] != (fleet.Limits{Puts: share.NoLimit, Scans: share.Limit{Rows: share.NoLimit.Rows, Bytes: 1 << 20}}) || s.Limits["to"] != fleet.NoLimits {
 		t.Errorf("the limits of a copy are %v", s.Limits)
+	}
+}
+
+// A native gateway is each process's own, so that a pool may work on such a job. It starts with the first connection.
+func TestNativeGateways(t *testing.T) {
+	f := parseJob(t, jobOf("t", `{native: "zk1:2181,zk2:2181"}`, ""))
+	if err := noEmbedded(f.Job()); err != nil {
+		t.Error(err)
+	}
+	cfg := runner.Config{Job: f.Job()}
+	closer, err := connectTo(f, &cfg, true, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var eps []hbase.Endpoint
+	err = cfg.Discover(ctx, func(now []hbase.Endpoint) {
+		eps = now
+		cancel()
+	})
+	if err != nil || len(eps) != 1 || eps[0].Addr != nativeEndpoint {
+		t.Errorf("the gateways are %v, error %v", eps, err)
+	}
+	closer()
+	if _, err := cfg.Dial(t.Context(), nativeEndpoint); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after the end: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -20,6 +21,7 @@ import (
 	"drover/discovery"
 	"drover/hbase"
 	"drover/hbase/gateway"
+	"drover/hbase/native"
 	"drover/jobfile"
 	"drover/runner"
 )
@@ -188,8 +190,11 @@ func (s *signals) conclude(res runner.Result, asJSON bool) error {
 	return nil
 }
 
-// connectTo completes cfg with who the gateways are: the job's, or an embedded one in this process. Their alerts are logged, and
-// given to told, which may be nil. keep tells whether what is learned of them is kept on this host. pool gives a pool's budgets; nil is this host's.
+// nativeEndpoint is how the one gateway of gateways.native is called in what is said of gateways.
+const nativeEndpoint = "native"
+
+// connectTo completes cfg with who the gateways are: the job's, an embedded one in this process, or a native one in a child of it. Their
+// alerts are logged, and given to told, which may be nil. keep tells whether what is learned of them is kept on this host. pool gives a pool's budgets; nil is this host's.
 func connectTo(f *jobfile.File, cfg *runner.Config, keep bool, told func(discovery.Alert), pool budgeter) (closer func(), err error) {
 	g := &cfg.Job.Gateways
 	tls, err := f.TLS()
@@ -203,6 +208,16 @@ func connectTo(f *jobfile.File, cfg *runner.Config, keep bool, told func(discove
 	}
 	if err := attachTable(f, cfg, pool); err != nil {
 		return nil, err
+	}
+	if g.Native != "" {
+		own := native.OpenGateway(g.Native, cfg.Log)
+		cfg.Dial = func(ctx context.Context, _ string) (net.Conn, error) { return own.Dial(ctx) }
+		cfg.Discover = func(ctx context.Context, update func([]hbase.Endpoint)) error {
+			update([]hbase.Endpoint{{Addr: nativeEndpoint}})
+			<-ctx.Done()
+			return nil
+		}
+		return own.Close, nil
 	}
 	if g.Embedded == "" {
 		cfg.Discover = func(ctx context.Context, update func([]hbase.Endpoint)) error {

@@ -42,7 +42,7 @@ func zoneOf(g jobs.Gateways) string {
 	return g.Zone
 }
 
-// openGateways opens the source that g names, which is no embedded gateway. f has the TLS files of ZooKeeper; nil is none.
+// openGateways opens the source that g names, which is no gateway of drover's own. f has the TLS files of ZooKeeper; nil is none.
 func openGateways(f *jobfile.File, g jobs.Gateways, log *slog.Logger) (*gatewaySource, error) {
 	s := &gatewaySource{zone: zoneOf(g), transport: g.Transport, close: func() {}}
 	var zones []discovery.Zone
