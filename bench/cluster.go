@@ -22,7 +22,13 @@ const regions = 9
 // cluster is the real HBase of parts a, c and f.
 type cluster struct {
 	*stack.Stack
+	framed []*stack.Process // gateways beside the stack's, for part g
 	tables int
+}
+
+// gatewaySite: a gateway that gives up in seconds, which tests want, would turn a busy moment into an error here.
+var gatewaySite = map[string]string{
+	"hbase.client.operation.timeout": "120000", "hbase.rpc.timeout": "60000", "hbase.client.retries.number": "15",
 }
 
 func (b *bench) startCluster(ctx context.Context) (*cluster, error) {
@@ -30,10 +36,7 @@ func (b *bench) startCluster(ctx context.Context) (*cluster, error) {
 	if err := os.RemoveAll(dir); err != nil { // of an earlier run, with -keep
 		return nil, fmt.Errorf("remove the last stack: %w", err)
 	}
-	// A gateway that gives up in seconds, which tests want, would turn a busy moment into an error here.
-	s, err := stack.Start(ctx, stack.Options{Dir: dir, Log: b.log, GatewaySite: map[string]string{
-		"hbase.client.operation.timeout": "120000", "hbase.rpc.timeout": "60000", "hbase.client.retries.number": "15",
-	}})
+	s, err := stack.Start(ctx, stack.Options{Dir: dir, Log: b.log, GatewaySite: gatewaySite})
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +79,31 @@ func (c *cluster) fresh(ctx context.Context, splits [][]byte, f func(table strin
 	return errors.Join(err, gone)
 }
 
+// spent is the CPU that the cluster's processes have used.
+type spent struct {
+	servers  time.Duration // ZooKeeper's, the master's, and the region servers'
+	gateways time.Duration
+}
+
+func (s spent) all() time.Duration { return s.servers + s.gateways }
+
+func (s spent) since(before spent) spent {
+	return spent{s.servers - before.servers, s.gateways - before.gateways}
+}
+
+// spent is what they have used so far.
+func (c *cluster) spent() spent {
+	return spent{
+		servers:  cpuOf(append([]*stack.Process{c.Quorum, c.Master}, c.RegionServers...)),
+		gateways: cpuOf(c.Gateways) + cpuOf(c.framed),
+	}
+}
+
 // cpu is what all the cluster's processes have used so far.
-func (c *cluster) cpu() time.Duration {
+func (c *cluster) cpu() time.Duration { return c.spent().all() }
+
+func cpuOf(all []*stack.Process) time.Duration {
 	var ticks int64
-	all := append(append([]*stack.Process{c.Quorum, c.Master}, c.RegionServers...), c.Gateways...)
 	for _, p := range all {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
 		if err != nil {

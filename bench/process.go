@@ -136,7 +136,13 @@ type job struct {
 	name, file, table string
 	source            string // in place of file: what stands behind "source:", of a job that needs no map
 	gateways          []string
-	rows              int // limit
+	through           string // in place of gateways: what stands behind "gateways:"
+	rows              int    // limit
+}
+
+// static is the gateways of a job file, with what else is said of them.
+func static(addrs []string, more ...string) string {
+	return "{" + strings.Join(append([]string{`static: ["` + strings.Join(addrs, `","`) + `"]`}, more...), ", ") + "}"
 }
 
 // books are what drover's --json says of a run, as far as it is used here.
@@ -169,8 +175,11 @@ func (b *bench) move(ctx context.Context, j job, env ...string) (books, usage, e
 	if source == "" {
 		source = fmt.Sprintf("{mongodump: %q}\nmap: {key: _id, family: d}", j.file)
 	}
-	text := fmt.Sprintf("name: %s\nsource: %s\ntarget: {table: %q, existing: merge}\n%sgateways: {static: [%s]}\n",
-		j.name, source, j.table, limits, `"`+strings.Join(j.gateways, `","`)+`"`)
+	through := j.through
+	if through == "" {
+		through = static(j.gateways)
+	}
+	text := fmt.Sprintf("name: %s\nsource: %s\ntarget: {table: %q, existing: merge}\n%sgateways: %s\n", j.name, source, j.table, limits, through)
 	file := filepath.Join(dir, "job.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return bk, usage{}, fmt.Errorf("run drover: %w", err)
