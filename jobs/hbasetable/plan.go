@@ -2,10 +2,13 @@ package hbasetable
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"drover/hbase"
 	"drover/jobs"
@@ -20,7 +23,18 @@ const (
 	sizeRows     = 32      // whole rows that are read to see how large they are
 	sizeBytes    = 1 << 20 // and of what size at most
 	finestPieces = 512     // regions, beyond which they are not looked into
+	planWidth    = 8       // calls under way at once: each is small, and mostly waited for
 )
+
+// abreast calls f for 0 to n-1, planWidth at a time, and gives the first error.
+func abreast(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(planWidth)
+	for i := range n {
+		work.Go(func() error { return f(ctx, i) })
+	}
+	return work.Wait()
+}
 
 // segment is a run of rows between two probes.
 type segment struct {
@@ -119,44 +133,59 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, end []byte, want
 		}
 		return all, nil
 	}
-	for i, start := range starts {
-		g, err := s.region(ctx, start, stop(i))
+	all = make([]segment, len(starts))
+	err := abreast(ctx, len(starts), func(ctx context.Context, i int) (err error) {
+		all[i], err = s.region(ctx, starts[i], stop(i))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for n := 0; ; {
+		next := c.next(all, want, n)
+		if len(next) == 0 {
+			return all, nil
+		}
+		uppers := make([]*segment, len(next))
+		err := abreast(ctx, len(next), func(ctx context.Context, i int) (err error) {
+			uppers[i], err = s.halve(ctx, &all[next[i]])
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, g)
-	}
-	for n := range c.most {
-		total, next := 0.0, -1
-		for i, g := range all {
-			total += g.estimate
-			if !g.whole && (next < 0 || g.estimate > all[next].estimate) {
-				next = i
+		n += len(next)
+		for i := len(next) - 1; i >= 0; i-- {
+			if uppers[i] != nil {
+				all = slices.Insert(all, next[i]+1, *uppers[i])
 			}
-		}
-		if next < 0 {
-			break
-		}
-		if all[next].estimate <= max(total/float64(want), c.least)/2 {
-			// An estimate is by the first rows of a segment only: before it is believed, all are looked into evenly.
-			if n >= c.even {
-				break
-			}
-			for i, g := range all {
-				if !g.whole && g.depth < all[next].depth {
-					next = i
-				}
-			}
-		}
-		upper, err := s.halve(ctx, &all[next])
-		if err != nil {
-			return nil, err
-		}
-		if upper != nil {
-			all = slices.Insert(all, next+1, *upper)
 		}
 	}
-	return all, nil
+}
+
+// next gives the segments to halve after n probes, ascending: of those that are too large the largest.
+func (c care) next(all []segment, want, n int) []int {
+	total := 0.0
+	var open []int
+	for i, g := range all {
+		total += g.estimate
+		if !g.whole {
+			open = append(open, i)
+		}
+	}
+	slices.SortStableFunc(open, func(i, j int) int { return cmp.Compare(all[j].estimate, all[i].estimate) })
+	most := min(planWidth, c.most-n)
+	fits := slices.IndexFunc(open, func(i int) bool { return all[i].estimate <= max(total/float64(want), c.least)/2 })
+	switch {
+	case fits > 0:
+		open = open[:fits]
+	case fits == 0: // an estimate is by the first rows of a segment only: before it is believed, all are looked into evenly
+		most = min(most, c.even-n)
+		slices.SortStableFunc(open, func(i, j int) int { return cmp.Compare(all[i].depth, all[j].depth) })
+	}
+	open = open[:max(0, min(most, len(open)))]
+	slices.Sort(open)
+	return open
 }
 
 // region looks at a whole piece.

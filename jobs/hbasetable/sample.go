@@ -41,28 +41,41 @@ func (s *Source) Sample(ctx context.Context, l jobs.Layout, _ jobs.Collection, n
 		return fmt.Errorf("decode the identity of table %s in the plan: %w", s.opts.Table, err)
 	}
 	n = min(n, maxSample)
-	page := hbase.Page{Limit: 2 * pageBytes}
+	var pages [planWidth]hbase.Page
+	for i := range pages {
+		pages[i].Limit = 2 * pageBytes
+	}
 	var next []byte // where what was not sampled begins
-	for i, place := range id.Places {
-		start, err := hbase.ParseKey(place)
+	for places := id.Places; len(places) > 0 && n > 0; {
+		some := places[:min(planWidth, len(places))]
+		rows := (n + len(places) - 1) / len(places)
+		err := abreast(ctx, len(some), func(ctx context.Context, i int) error {
+			start, err := hbase.ParseKey(some[i])
+			if err != nil {
+				return err
+			}
+			if bytes.Compare(start, next) < 0 {
+				start = next
+			}
+			scan := s.scan(start, s.opts.Stop)
+			return s.fetch(ctx, &scan, rows, &pages[i])
+		})
 		if err != nil {
 			return fmt.Errorf("sample %s: %w", s.opts.Table, err)
 		}
-		if bytes.Compare(start, next) < 0 {
-			start = next
-		}
-		left := len(id.Places) - i
-		scan := s.scan(start, s.opts.Stop)
-		if err := s.fetch(ctx, &scan, (n+left-1)/left, &page); err != nil {
-			return fmt.Errorf("sample %s: %w", s.opts.Table, err)
-		}
-		n -= len(page.Rows)
-		for _, r := range page.Rows {
-			next = after(r.Key())
-			if err := f(r); err != nil {
-				return err
+		for i := range some {
+			for _, r := range pages[i].Rows {
+				if n == 0 || bytes.Compare(r.Key(), next) < 0 { // places may lie closer than what is read at each
+					continue
+				}
+				n--
+				next = after(r.Key())
+				if err := f(r); err != nil {
+					return err
+				}
 			}
 		}
+		places = places[len(some):]
 	}
 	return nil
 }
