@@ -126,7 +126,7 @@ func TestDecodeAsGenerated(t *testing.T) {
 	}
 }
 
-// dribble gives a message in pieces of random lengths.
+// dribble gives a message in pieces of random lengths, of which some end within a cell and some hold many.
 type dribble struct {
 	rest []byte
 	r    *rand.Rand
@@ -136,7 +136,7 @@ func (d *dribble) Read(p []byte) (int, error) {
 	if len(d.rest) == 0 {
 		return 0, io.EOF
 	}
-	n := copy(p[:min(len(p), 1+d.r.IntN(100))], d.rest)
+	n := copy(p[:min(len(p), 1+d.r.IntN(1<<d.r.IntN(14)))], d.rest)
 	d.rest = d.rest[n:]
 	return n, nil
 }
