@@ -509,6 +509,35 @@ func (c *multiCall) SerializeCellBlocks() (proto.Message, [][]byte, uint32) {
 // NewResponse is decoded by hand, as the request is encoded.
 func (c *multiCall) NewResponse() proto.Message { return &emptypb.Empty{} }
 
+// slots bound the calls that a region server works at for this process. HBase's own client has the same bound: more of them get in each
+// other's way in the memory of a region, where rows that come in the order of their keys all belong behind the last one.
+type slots struct {
+	mu sync.Mutex
+	of map[string]chan struct{} // by server
+}
+
+const callsEach = 2
+
+// take waits for a slot.
+func (s *slots) take(ctx context.Context, server string) (free func(), err error) {
+	s.mu.Lock()
+	slot := s.of[server]
+	if slot == nil {
+		if s.of == nil {
+			s.of = map[string]chan struct{}{}
+		}
+		slot = make(chan struct{}, callsEach)
+		s.of[server] = slot
+	}
+	s.mu.Unlock()
+	select {
+	case slot <- struct{}{}:
+		return func() { <-slot }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // send makes the call and leaves in its parts what failed.
 func (c *multiCall) send(ctx context.Context, h *hbaseBackend) {
 	c.ctx = ctx
@@ -516,7 +545,13 @@ func (c *multiCall) send(ctx context.Context, h *hbaseBackend) {
 		c.failAll("org.apache.hadoop.hbase.NotServingRegionException: no server has the region at the moment")
 		return
 	}
+	free, err := h.slots.take(ctx, c.server)
+	if err != nil {
+		c.failAll(told(string(c.table), err).(*thrift2.TIOError).GetMessage())
+		return
+	}
 	msg, err := h.rpc().SendRPC(c)
+	free()
 	if ctx.Err() == nil {
 		c.rows.give() // of a call that was given up, gohbase may have something still
 	}

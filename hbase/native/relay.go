@@ -89,6 +89,7 @@ const RelayCommand = "native-relay"
 
 // ServeRelay serves the connections that come as file descriptors over control, until control ends: no child outlives its parent.
 func ServeRelay(quorum string, control *os.File) error {
+	boundMemory()
 	conn, err := net.FileConn(control)
 	control.Close()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,10 +33,22 @@ const firstLane = 3
 // Serve answers requests on so many lanes, which are file descriptors from firstLane on, until in ends: so no child outlives its
 // parent.
 func Serve(quorum string, lanes int, in io.Reader) error {
+	boundMemory()
 	logrus.SetLevel(logrus.FatalLevel) // what is not fatal comes back as an error
 	hosts, options := clientOptions(quorum)
 	b := &hbaseBackend{hosts: hosts, options: options}
 	return serve(b, lanes, in)
+}
+
+// boundMemory lets the heap of a child grow well beyond what lives before a collection is worth its cost: nearly all of it is answers of
+// megabytes, and buffers that are used again. GOGC and GOMEMLIMIT in the environment go first.
+func boundMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(300)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(256 << 20)
+	}
 }
 
 // clientOptions splits a quorum, which may end in HBase's own root: "zk1:2181,zk2:2181/hbase-secure".
@@ -314,6 +327,8 @@ type hbaseBackend struct {
 
 	once  sync.Once
 	admin gohbase.AdminClient
+
+	slots slots
 
 	mu     sync.Mutex
 	client gohbase.RPCClient
