@@ -33,6 +33,7 @@ import (
 type spec struct {
 	name, source, target, mapping, gateways string
 	embedded                                string // folder of an embedded gateway, in the place of gateways
+	native                                  string // HBase's ZooKeeper, in the place of gateways
 	limit                                   string // outage_limit
 	rest                                    string
 }
@@ -48,6 +49,9 @@ func (s spec) file(t testing.TB) string {
 	gateways := "static: " + s.gateways
 	if s.embedded != "" {
 		gateways = "embedded: " + s.embedded
+	}
+	if s.native != "" {
+		gateways = fmt.Sprintf("native: %q", s.native)
 	}
 	return jobFile(t, fmt.Sprintf("name: %s\nsource: {mongodump: %q}\ntarget: %s\nmap: %s\ngateways: {%s, outage_limit: %s}\n%s\n",
 		s.name, s.source, or(s.target, fmt.Sprintf("{table: %s, create: true, regions: 4, families: {d: {versions: 5}}}", s.name)),

@@ -146,6 +146,7 @@ func TestRealServersFail(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		proving bool
+		native  bool // past the gateways
 		strike  func(table string) error
 		after   time.Duration // to mend, when the run lasts that long; in any case after it
 		mend    func(table string) error
@@ -168,6 +169,18 @@ func TestRealServersFail(t *testing.T) {
 			name: "region server killed", proving: true, strike: func(string) error { return s.RegionServers[1].Kill() }, after: 5 * time.Second,
 			mend: func(string) error { return s.RegionServers[1].Restart(context.Background()) },
 		},
+		{
+			name: "past the gateways, region server stopped", native: true, strike: func(string) error { return s.RegionServers[0].Stop() }, after: 5 * time.Second,
+			mend: func(string) error { return s.RegionServers[0].Cont() },
+		},
+		{
+			name: "past the gateways, table disabled", native: true, strike: onTable(s, (*thrift2.THBaseServiceClient).DisableTable), after: 8 * time.Second,
+			mend: onTable(s, (*thrift2.THBaseServiceClient).EnableTable), says: "the table is disabled",
+		},
+		{
+			name: "past the gateways, region server killed", proving: true, native: true, strike: func(string) error { return s.RegionServers[1].Kill() }, after: 5 * time.Second,
+			mend: func(string) error { return s.RegionServers[1].Restart(context.Background()) },
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.proving && !proving() {
@@ -175,10 +188,14 @@ func TestRealServersFail(t *testing.T) {
 			}
 			stack.Shared(t)
 			table := newTable(t, s)
-			yaml := spec{
+			job := spec{
 				name: table, source: file, gateways: gatewayList(s), limit: "10m", rest: fmt.Sprintf("limits: {rows: %d}", rate),
 				target: fmt.Sprintf("{table: %s, create: true, regions: 6, families: {d: {versions: 5}}}", table),
-			}.file(t)
+			}
+			if c.native {
+				job.native = s.ZooKeeper
+			}
+			yaml := job.file(t)
 			p := start(t, "run", yaml, "--json")
 			var struck time.Time
 			var had int64
