@@ -113,7 +113,7 @@ func TestGoodFiles(t *testing.T) {
 		},
 		{
 			file: "native.yaml",
-			want: discovered(jobs.Gateways{Native: "zk1:2181,zk2:2181/hbase-secure", Connections: 16}),
+			want: discovered(jobs.Gateways{Native: "zk1:2181,zk2:2181/hbase-secure"}),
 		},
 		{
 			file: "file.yaml",
@@ -438,7 +438,6 @@ func TestWaysOfWriting(t *testing.T) {
 		{`gateways: {embedded: a, outage_limit: 1d2h3m4s5ms}`, func(j jobs.Job) any { return j.Gateways.OutageLimit }, 26*time.Hour + 3*time.Minute + 4*time.Second + 5*time.Millisecond},
 		{`gateways: {native: zk1:2181}`, func(j jobs.Job) any { return j.Gateways.Native }, "zk1:2181"},
 		{`gateways: {native: "zk1:2181,[::1]:2182/hbase-secure"}`, func(j jobs.Job) any { return j.Gateways.Native }, "zk1:2181,[::1]:2182/hbase-secure"},
-		{`gateways: {native: "zk1:2181"}`, func(j jobs.Job) any { return j.Gateways.Connections }, 16},
 		{`gateways: {native: "zk1:2181", connections: 3}`, func(j jobs.Job) any { return j.Gateways.Connections }, 3},
 		{`gateways: {native: "zk1:2181", outage_limit: 0}`, func(j jobs.Job) any { return j.Gateways.OutageLimit }, time.Duration(0)},
 		{`gateways: {static: ["a:1"], http: true}`, func(j jobs.Job) any { return j.Gateways.Transport }, hbase.Transport{HTTP: true, Path: "/"}},

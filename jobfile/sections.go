@@ -66,7 +66,6 @@ const (
 	maxRegions     = 100_000
 	maxShards      = 100_000 // of each collection; a checkpoint and the pool's nodes hold all of them
 	maxConnections = 256
-	ownConnections = 16 // to the native gateway, which all work goes through and whose connections are a socket pair each
 	maxGateways    = 1000
 	defaultOutage  = 30 * time.Minute // long enough for a cluster's restart, short enough for a night's job to report by morning
 	defaultFrame   = 2 << 20          // HBase's own
@@ -550,9 +549,6 @@ func (d *decoder) gateways(v value) {
 				d.add(f.key, f.path, "has no meaning for %s; take it out", no.what)
 			}
 		}
-	}
-	if _, given := o.fields["connections"]; g.Native != "" && !given {
-		g.Connections = ownConnections
 	}
 }
 

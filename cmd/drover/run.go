@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -193,6 +194,10 @@ func (s *signals) conclude(res runner.Result, asJSON bool) error {
 // nativeEndpoint is how the one gateway of gateways.native is called in what is said of gateways.
 const nativeEndpoint = "native"
 
+// nativeConnections is how many calls the native gateway has at once, where the job does not say it. What it does with them is work for
+// this host's processors; more calls than keep them busy only wait, with all that they carry.
+func nativeConnections() int { return max(4, 2*runtime.GOMAXPROCS(0)) }
+
 // connectTo completes cfg with who the gateways are: the job's, an embedded one in this process, or a native one in a child of it. Their
 // alerts are logged, and given to told, which may be nil. keep tells whether what is learned of them is kept on this host. pool gives a pool's budgets; nil is this host's.
 func connectTo(f *jobfile.File, cfg *runner.Config, keep bool, told func(discovery.Alert), pool budgeter) (closer func(), err error) {
@@ -210,6 +215,9 @@ func connectTo(f *jobfile.File, cfg *runner.Config, keep bool, told func(discove
 		return nil, err
 	}
 	if g.Native != "" {
+		if g.Connections == 0 {
+			g.Connections = nativeConnections()
+		}
 		own := native.OpenGateway(g.Native, cfg.Log)
 		cfg.Dial = func(ctx context.Context, _ string) (net.Conn, error) { return own.Dial(ctx) }
 		cfg.Discover = func(ctx context.Context, update func([]hbase.Endpoint)) error {
