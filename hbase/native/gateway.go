@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -139,6 +140,9 @@ func (g *Gateway) start() (*relayChild, error) {
 	return k, nil
 }
 
+// closeRelay is how long a child may take to end by itself.
+const closeRelay = time.Second
+
 // Close ends the child, in the middle of what it does.
 func (g *Gateway) Close() {
 	g.mu.Lock()
@@ -148,7 +152,9 @@ func (g *Gateway) Close() {
 	if k == nil {
 		return
 	}
-	_ = k.cmd.Process.Kill()
+	k.control.Close()
+	late := time.AfterFunc(closeRelay, func() { _ = k.cmd.Process.Kill() })
+	defer late.Stop()
 	<-k.ended
 }
 
