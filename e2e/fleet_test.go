@@ -576,7 +576,7 @@ func TestFleetTakesOver(t *testing.T) {
 	run := p.submit(j, limit)
 	var killed, stopped []fleetDeath
 	for n := range 2 * kills {
-		// Until all shards are at somebody who is there, and have been for a while.
+		// Until all shards that are left are at somebody who is there, and have been for a while. On a slow machine some are done by then.
 		time.Sleep(fleetSession)
 		soon(t, 30*time.Second, func() error {
 			list, err := p.pool.Workers(t.Context())
@@ -585,8 +585,9 @@ func TestFleetTakesOver(t *testing.T) {
 				shards += w.Shards
 				least = min(least, w.Shards)
 			}
-			if err != nil || len(list) != 6 || shards != j.Shards || least == 0 {
-				return fmt.Errorf("%d workers have %d shards: %w", len(list), shards, err)
+			info, failed := p.pool.Status(t.Context(), "counting", run)
+			if err = errors.Join(err, failed); err != nil || len(list) != 6 || shards+info.Done < j.Shards || least == 0 && info.Done == 0 {
+				return fmt.Errorf("%d workers have %d shards, %d are done: %w", len(list), shards, info.Done, err)
 			}
 			return nil
 		})
