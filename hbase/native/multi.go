@@ -182,10 +182,11 @@ func (r *relay) multi(table string, single bool, w work) error {
 		if err != nil {
 			return err
 		}
-		if off := r.send(ctx, table, calls); off != nil && single {
+		off := r.send(ctx, table, calls)
+		if off != nil && single {
 			return off
 		}
-		last := try == len(movedPauses) || ctx.Err() != nil
+		last := off != nil || try == len(movedPauses) || ctx.Err() != nil
 		rows = rows[:0]
 		for _, c := range calls {
 			for _, p := range c.parts {
