@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -489,7 +490,10 @@ func TestPace(t *testing.T) {
 	f := newFake(keysOf("digits", 30_000), 60)
 	s := New(Options{Table: "t"})
 	rows, size := 0, 0
+	var mu sync.Mutex // a plan asks for several reads at once
 	s.Connect(Link{Cluster: f, Pace: func(_ context.Context, r, b int) error {
+		mu.Lock()
+		defer mu.Unlock()
 		rows += r
 		size += b
 		return nil
