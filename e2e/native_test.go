@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"drover/e2e/check"
 	"drover/e2e/stack"
 	"drover/hbase/native"
-	"drover/hbase/thrift2"
 )
 
 // childOf is the process that another started for a hidden command of drover; 0 is none.
@@ -45,9 +43,7 @@ func TestNativeGateway(t *testing.T) {
 	t.Parallel()
 	s := stack.Shared(t)
 	r := seed(t)
-	call := func(call func(context.Context, *thrift2.THBaseServiceClient) error) error {
-		return gatewayCall(s, call)
-	}
+	call := gatewayCaller(s)
 	n := scaled(200_000, 20_000)
 	from, to := newTable(t, s), newTable(t, s)
 	splits := [][]byte{[]byte("4"), []byte("user-0")}

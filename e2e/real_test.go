@@ -24,6 +24,13 @@ func gatewayList(s *stack.Stack) string {
 	return `["` + strings.Join(s.Addrs(), `", "`) + `"]`
 }
 
+// gatewayCaller is gatewayCall of one stack.
+func gatewayCaller(s *stack.Stack) func(func(context.Context, *thrift2.THBaseServiceClient) error) error {
+	return func(call func(context.Context, *thrift2.THBaseServiceClient) error) error {
+		return gatewayCall(s, call)
+	}
+}
+
 // realEqual compares a table of real HBase with a file, each cell in one version.
 func realEqual(t testing.TB, s *stack.Stack, table, file string, m check.Mapping) check.Report {
 	t.Helper()

@@ -533,9 +533,7 @@ func TestRowCopyToHBase(t *testing.T) {
 	t.Parallel()
 	s := stack.Shared(t)
 	r := seed(t)
-	call := func(call func(context.Context, *thrift2.THBaseServiceClient) error) error {
-		return gatewayCall(s, call)
-	}
+	call := gatewayCaller(s)
 	n := scaled(200_000, 20_000)
 	from := newTable(t, s)
 	tableOf(t, call, from, [][]byte{[]byte("4"), []byte("user-0")}, "a", "b")

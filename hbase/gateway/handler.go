@@ -52,7 +52,8 @@ func reading(t *table, err error) error {
 	return ioError(true, "read %s: %v", t.name, err)
 }
 
-func checkKey(row []byte) error {
+// CheckKey is what HBase's client checks of a row's key before it sends anything. Of its error clients only learn that there was one.
+func CheckKey(row []byte) error {
 	if len(row) == 0 || len(row) > hbase.MaxKeyBytes {
 		return internalError{fmt.Sprintf("Row length is %d", len(row))}
 	}
@@ -60,7 +61,7 @@ func checkKey(row []byte) error {
 }
 
 func (h *handler) get(table []byte, g *thrift2.TGet) (*table, []cell, error) {
-	if err := checkKey(g.Row); err != nil {
+	if err := CheckKey(g.Row); err != nil {
 		return nil, nil, err
 	}
 	t, err := h.open(table, "READ")
@@ -106,7 +107,7 @@ func (h *handler) batch(table []byte, rows int) error {
 // gets reads several rows; a missing family is summed up.
 func (h *handler) gets(table []byte, gets []*thrift2.TGet, f func(i int, cells []cell)) error {
 	for _, g := range gets {
-		if err := checkKey(g.Row); err != nil {
+		if err := CheckKey(g.Row); err != nil {
 			return err
 		}
 	}
@@ -293,10 +294,10 @@ func (h *handler) DeleteMultiple(_ context.Context, table []byte, deletes []*thr
 	}
 }
 
-// delete writes the tombstones of every row but those whose families are missing.
-func (h *handler) delete(t *table, deletes []*thrift2.TDelete, failed *Failures) error {
+// CheckDeletes is CheckKey for deletes, with their timestamps.
+func CheckDeletes(deletes []*thrift2.TDelete) error {
 	for _, d := range deletes {
-		if err := checkKey(d.Row); err != nil {
+		if err := CheckKey(d.Row); err != nil {
 			return err
 		}
 		negative := d.GetTimestamp() < 0
@@ -306,6 +307,14 @@ func (h *handler) delete(t *table, deletes []*thrift2.TDelete, failed *Failures)
 		if negative {
 			return internalError{"Timestamp cannot be negative"}
 		}
+	}
+	return nil
+}
+
+// delete writes the tombstones of every row but those whose families are missing.
+func (h *handler) delete(t *table, deletes []*thrift2.TDelete, failed *Failures) error {
+	if err := CheckDeletes(deletes); err != nil {
+		return err
 	}
 	s := h.s.store
 	s.latest.Lock()

@@ -374,6 +374,22 @@ func itself(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// socketPair makes a connection, whose other end is for a child.
+func socketPair(name string) (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	theirs = os.NewFile(uintptr(fds[1]), name)
+	near := os.NewFile(uintptr(fds[0]), name)
+	defer near.Close()
+	if ours, err = net.FileConn(near); err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
 // childEnv is the parent's environment without what is meant for the parent alone. what is the child's work.
 func childEnv(what string) []string {
 	var env []string
@@ -413,17 +429,11 @@ func start(ctx context.Context, o *Options) (*child, error) {
 		return nil, fmt.Errorf("start the child process for native scans: %w", err)
 	}
 	for range lanes {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		conn, end, err := socketPair("lane")
 		if err != nil {
 			return fail(err)
 		}
-		theirs = append(theirs, os.NewFile(uintptr(fds[1]), "lane"))
-		ours := os.NewFile(uintptr(fds[0]), "lane")
-		conn, err := net.FileConn(ours)
-		ours.Close()
-		if err != nil {
-			return fail(err)
-		}
+		theirs = append(theirs, end)
 		k.idle = append(k.idle, &lane{child: k, conn: conn})
 	}
 	cmd.ExtraFiles = theirs

@@ -89,39 +89,31 @@ func (g *Gateway) living() (*relayChild, error) {
 
 // hand makes a connection and hands its other end to the child.
 func (k *relayChild) hand(ctx context.Context) (net.Conn, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, theirs, err := socketPair("relay")
 	if err != nil {
 		return nil, err
 	}
-	theirs := os.NewFile(uintptr(fds[1]), "relay")
 	defer theirs.Close()
-	ours := os.NewFile(uintptr(fds[0]), "relay")
-	defer ours.Close()
 	until, _ := ctx.Deadline() // none is for ever
-	if err := k.control.SetWriteDeadline(until); err != nil {
+	err = k.control.SetWriteDeadline(until)
+	if err == nil {
+		_, _, err = k.control.WriteMsgUnix([]byte{1}, unix.UnixRights(int(theirs.Fd())), nil)
+	}
+	if err != nil {
+		conn.Close()
 		return nil, err
 	}
-	if _, _, err := k.control.WriteMsgUnix([]byte{1}, unix.UnixRights(fds[1]), nil); err != nil {
-		return nil, err
-	}
-	return net.FileConn(ours)
+	return conn, nil
 }
 
 // start starts a child, which ends when its end of the control socket does.
 func (g *Gateway) start() (*relayChild, error) {
 	cmd := g.command()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, theirs, err := socketPair("control")
 	if err != nil {
 		return nil, err
 	}
-	theirs := os.NewFile(uintptr(fds[1]), "control")
 	defer theirs.Close()
-	ours := os.NewFile(uintptr(fds[0]), "control")
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return nil, err
-	}
 	k := &relayChild{cmd: cmd, control: conn.(*net.UnixConn), ended: make(chan struct{})}
 	cmd.Env = append(childEnv("relay"), cmd.Env...)
 	cmd.Stderr = &k.said

@@ -61,17 +61,8 @@ var deleteTypes = map[thrift2.TDeleteType]byte{
 }
 
 func (r *relay) delete(table []byte, deletes []*thrift2.TDelete, single bool) error {
-	for _, d := range deletes {
-		if err := checkKey(d.Row); err != nil {
-			return err
-		}
-		negative := d.GetTimestamp() < 0
-		for _, c := range d.Columns {
-			negative = negative || c.GetTimestamp() < 0
-		}
-		if negative {
-			return errors.New("timestamp cannot be negative")
-		}
+	if err := gateway.CheckDeletes(deletes); err != nil {
+		return err
 	}
 	return r.multi(plain(table), single, work{
 		n:   len(deletes),
@@ -115,7 +106,7 @@ func (r *relay) ExistsAll(_ context.Context, table []byte, gets []*thrift2.TGet)
 
 func (r *relay) exists(table []byte, gets []*thrift2.TGet, single bool) ([]bool, error) {
 	for _, g := range gets {
-		if err := checkKey(g.Row); err != nil {
+		if err := gateway.CheckKey(g.Row); err != nil {
 			return nil, err
 		}
 	}
@@ -129,13 +120,6 @@ func (r *relay) exists(table []byte, gets []*thrift2.TGet, single bool) ([]bool,
 		},
 		found: found,
 	})
-}
-
-func checkKey(row []byte) error {
-	if len(row) == 0 || len(row) > hbase.MaxKeyBytes {
-		return fmt.Errorf("row length is %d", len(row))
-	}
-	return nil
 }
 
 // work is what is asked of some rows of a table.

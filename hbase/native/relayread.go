@@ -147,8 +147,8 @@ func summed(reason, table string) string {
 }
 
 func getRequest(table string, g *thrift2.TGet) (*request, error) {
-	if len(g.Row) == 0 || len(g.Row) > hbase.MaxKeyBytes {
-		return nil, fmt.Errorf("a row key of %d bytes", len(g.Row))
+	if err := gateway.CheckKey(g.Row); err != nil {
+		return nil, err
 	}
 	versions := 1
 	if g.IsSetMaxVersions() {
