@@ -139,11 +139,11 @@ func (l *loop) row(doc []byte) error {
 		default:
 			return fmt.Errorf("field %s has type %#x, which flat5 has not", name, kind)
 		}
-		b = append(b, 10, 0, 4)
-		b = binary.BigEndian.AppendUint64(b, loopTimestamp)
 		b = append(b, 0)
 	}
 	binary.BigEndian.PutUint32(b[cells:], n)
+	b = append(b, 10, 0, 3) // the timestamp of all cells
+	b = binary.BigEndian.AppendUint64(b, loopTimestamp)
 	l.out = append(b, 8, 0, 6, 0, 0, 0, 3, 0) // SYNC_WAL
 	l.rows++
 	return nil

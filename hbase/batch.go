@@ -22,7 +22,8 @@ type Batch struct {
 	// Of the open row, whose TPut so far ends puts.
 	openPuts int32
 	openDels int32
-	openList int // offset in puts of its count of cells
+	openList int   // offset in puts of its count of cells
+	openTS   int64 // of its first put, which counts for all that have none of their own
 
 	durability Durability
 }
@@ -107,16 +108,7 @@ func (b *Batch) Cell(op Op, family, qualifier []byte, ts int64, value []byte) {
 // again. They hold what the buffer held before.
 func (b *Batch) Reserve(family, qualifier []byte, ts int64, n int) []byte {
 	lf, lq := len(family), len(qualifier)
-	at := len(b.puts)
-	end := at + lf + lq + n + cellOverhead
-	if end > cap(b.puts) {
-		b.puts = slices.Grow(b.puts, end-at)
-	}
-	p := b.puts[:end]
-	b.puts = p
-	b.openPuts++
-
-	c := p[at:]
+	c := b.open(3*7+lf+lq+n, ts)
 	putHead(c, 1, lf)
 	copy(c[7:], family)
 	c = c[7+lf:]
@@ -124,19 +116,42 @@ func (b *Batch) Reserve(family, qualifier []byte, ts int64, n int) []byte {
 	copy(c[7:], qualifier)
 	c = c[7+lq:]
 	putHead(c, 3, n)
-	putEnd(c[7+n:], ts)
 	return c[7 : 7+n : 7+n]
 }
 
-// cellOverhead is what a put's encoding adds to its family, qualifier and value, in bytes.
-const cellOverhead = 3*7 + 11 + 1
-
-// putHead writes the head of a field of n bytes, 7 bytes in one store of 8: what follows it is not written yet.
-func putHead(c []byte, id uint64, n int) {
-	binary.BigEndian.PutUint64(c, tString<<56|id<<40|uint64(uint32(n))<<8)
+// open adds a put's TColumnValue to the open row and returns it, for the caller to fill in its first n bytes. What follows them is
+// written: the timestamp, unless it is the row's, and the end.
+func (b *Batch) open(n int, ts int64) []byte {
+	if b.openPuts == 0 {
+		b.openTS = ts
+	}
+	b.openPuts++
+	at := len(b.puts)
+	end := at + n + 1
+	if ts != b.openTS {
+		end += 11
+	}
+	if end > cap(b.puts) {
+		b.puts = slices.Grow(b.puts, end-at)
+	}
+	b.puts = b.puts[:end]
+	c := b.puts[at:]
+	if ts != b.openTS {
+		putEnd(c[n:], ts)
+	} else {
+		c[n] = tStop
+	}
+	return c
 }
 
-// putEnd writes what follows the value, 12 bytes.
+// putHead writes the head of a field of n bytes.
+func putHead(c []byte, id uint64, n int) {
+	_ = c[6]
+	binary.BigEndian.PutUint32(c, tString<<24|uint32(id)<<8|uint32(n)>>24)
+	binary.BigEndian.PutUint32(c[3:], uint32(n))
+}
+
+// putEnd writes what follows the value where there is a timestamp, 12 bytes.
 func putEnd(c []byte, ts int64) {
 	_ = c[11]
 	binary.BigEndian.PutUint64(c, tI64<<56|4<<40|uint64(ts)>>24)
@@ -171,22 +186,15 @@ func (b *Batch) Value(c *Column, ts int64, value []byte) {
 // ReserveValue is Reserve for a Column.
 func (b *Batch) ReserveValue(c *Column, ts int64, n int) []byte {
 	h := len(c.head)
-	at := len(b.puts)
-	end := at + h + n + 4 + 12
-	if end > cap(b.puts) {
-		b.puts = slices.Grow(b.puts, end-at)
-	}
-	p := b.puts[:end]
-	b.puts = p
-	b.openPuts++
-
-	q := p[at:]
+	q := b.open(h+4+n, ts)
 	copy(q, c.head)
 	q = q[h:]
 	binary.BigEndian.PutUint32(q, uint32(n))
-	putEnd(q[4+n:], ts)
 	return q[4 : 4+n : 4+n]
 }
+
+// RowEnd is how many bytes End adds to a row that puts something: the timestamp, the durability and the end.
+const RowEnd = 11 + 7 + 1
 
 // End completes the open row. A row without cells is forgotten, since HBase refuses it.
 func (b *Batch) End() {
@@ -198,7 +206,9 @@ func (b *Batch) End() {
 		b.puts = b.puts[:b.all.put]
 	} else {
 		binary.BigEndian.PutUint32(b.puts[b.openList:], uint32(b.openPuts))
-		p := append(b.puts, tI32, 0, 6)
+		p := append(b.puts, tI64, 0, 3)
+		p = binary.BigEndian.AppendUint64(p, uint64(b.openTS))
+		p = append(p, tI32, 0, 6)
 		p = binary.BigEndian.AppendUint32(p, uint32(b.durability))
 		b.puts = append(p, tStop)
 	}
@@ -299,10 +309,15 @@ func (b *Batch) rowCells(i int) iter.Seq[Cell] {
 		from, to := b.start(i), b.rows[i]
 		if to.puts > 0 {
 			w := walk{b.puts[from.put:to.put]}
+			ts := w.rowTS()
 			w.binary() // key
 			w.skip(8)
 			for range to.puts {
-				if !yield(w.put()) {
+				c, own := w.put()
+				if !own {
+					c.Timestamp = ts
+				}
+				if !yield(c) {
 					return
 				}
 			}

@@ -20,11 +20,12 @@ func drawBytes(t *rapid.T, label string, least, most int) []byte {
 
 func drawRow(t *rapid.T) Row {
 	r := Row{Key: drawBytes(t, "key", 1, 20)}
+	stamps := rapid.SliceOfN(rapid.Int64(), 1, 2).Draw(t, "timestamps")
 	for range rapid.IntRange(1, 20).Draw(t, "cells") {
 		c := Cell{
 			Op:        Op(rapid.IntRange(int(Put), int(DeleteFamilyVersion)).Draw(t, "op")),
 			Family:    drawBytes(t, "family", 1, 5),
-			Timestamp: rapid.Int64().Draw(t, "timestamp"),
+			Timestamp: rapid.SampledFrom(stamps).Draw(t, "timestamp"),
 		}
 		if c.Op == Put {
 			c.Value = drawBytes(t, "value", 0, 300)
@@ -159,11 +160,17 @@ func thriftPuts(rows []Row, d Durability) (out []*thrift2.TPut) {
 	for _, r := range rows {
 		p := &thrift2.TPut{Row: r.Key, Durability: &durability}
 		for _, c := range r.Cells {
-			if c.Op == Put {
-				p.ColumnValues = append(p.ColumnValues, &thrift2.TColumnValue{
-					Family: c.Family, Qualifier: c.Qualifier, Value: c.Value, Timestamp: &c.Timestamp,
-				})
+			if c.Op != Put {
+				continue
 			}
+			v := &thrift2.TColumnValue{Family: c.Family, Qualifier: c.Qualifier, Value: c.Value}
+			switch {
+			case p.Timestamp == nil:
+				p.Timestamp = &c.Timestamp
+			case *p.Timestamp != c.Timestamp:
+				v.Timestamp = &c.Timestamp
+			}
+			p.ColumnValues = append(p.ColumnValues, v)
 		}
 		if len(p.ColumnValues) > 0 {
 			out = append(out, p)

@@ -67,18 +67,22 @@ func appendCompactPuts(p, puts []byte) []byte {
 		w.skip(8)
 		p = appendCompactList(p, 1, n)
 		for range n {
-			c := w.put()
+			c, own := w.put()
 			p = append(p, 1<<4|cBinary)
 			p = appendCompactBinary(p, c.Family)
 			p = append(p, 1<<4|cBinary)
 			p = appendCompactBinary(p, c.Qualifier)
 			p = append(p, 1<<4|cBinary)
 			p = appendCompactBinary(p, c.Value)
-			p = append(p, 1<<4|cI64)
-			p = appendZigzag(p, c.Timestamp)
+			if own {
+				p = append(p, 1<<4|cI64)
+				p = appendZigzag(p, c.Timestamp)
+			}
 			p = append(p, tStop)
 		}
-		p = append(p, 4<<4|cI32)
+		p = append(p, 1<<4|cI64)
+		p = appendZigzag(p, w.i64())
+		p = append(p, 3<<4|cI32)
 		p = appendZigzag(p, int64(w.i32()))
 		p = append(p, tStop)
 		w.skip(1)

@@ -71,6 +71,11 @@ func (s *store) PutMultiple(_ context.Context, table []byte, puts []*thrift2.TPu
 		return err
 	}
 	for _, p := range puts {
+		for _, v := range p.ColumnValues {
+			if v.Timestamp == nil {
+				v.Timestamp = p.Timestamp
+			}
+		}
 		t.rows[string(p.Row)] = append(t.rows[string(p.Row)], p.ColumnValues...)
 	}
 	return nil

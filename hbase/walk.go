@@ -58,11 +58,20 @@ func (w *walk) i32() int32 {
 	return v
 }
 
-// put reads a TColumnValue.
-func (w *walk) put() Cell {
-	c := Cell{Family: w.binary(), Qualifier: w.binary(), Value: w.binary(), Timestamp: w.i64()}
+// rowTS is the timestamp of the one TPut that there is.
+func (w *walk) rowTS() int64 {
+	end := walk{w.p[len(w.p)-RowEnd:]}
+	return end.i64()
+}
+
+// put reads a TColumnValue, and whether it has a timestamp of its own.
+func (w *walk) put() (c Cell, own bool) {
+	c = Cell{Family: w.binary(), Qualifier: w.binary(), Value: w.binary()}
+	if own = w.p[0] == tI64; own {
+		c.Timestamp = w.i64()
+	}
 	w.skip(1)
-	return c
+	return c, own
 }
 
 // del reads a TDelete after its row.

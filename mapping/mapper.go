@@ -60,7 +60,6 @@ const (
 	maxSlots   = 10_000  // names kept, where every document brings new ones
 	maxHeld    = 1 << 20 // bytes of such names
 	maxScratch = 1 << 20 // bytes kept between documents
-	rowEnd     = 8       // bytes that Batch.End adds to a row
 )
 
 func (m *Mapping) newMapper(timestamp int64, keyType string) *Mapper {
@@ -104,8 +103,8 @@ func (p *Mapper) Map(raw []byte, route func(key []byte) *hbase.Batch) (jobs.Outc
 	before := b.Bytes()
 	b.Begin(p.key)
 	n, why := p.cells(raw, b, ts)
-	if why == "" && p.m.maxRow > 0 && b.Bytes()-before+rowEnd > p.m.maxRow {
-		why = fmt.Sprintf("row of %d bytes is over the %d that the gateways take", b.Bytes()-before+rowEnd, p.m.maxRow)
+	if why == "" && p.m.maxRow > 0 && b.Bytes()-before+hbase.RowEnd > p.m.maxRow {
+		why = fmt.Sprintf("row of %d bytes is over the %d that the gateways take", b.Bytes()-before+hbase.RowEnd, p.m.maxRow)
 	}
 	switch {
 	case why != "":

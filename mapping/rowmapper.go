@@ -56,8 +56,8 @@ func (p *RowMapper) Map(raw []byte, route func(key []byte) *hbase.Batch) (jobs.O
 	before := b.Bytes()
 	b.Begin(key)
 	n, why := p.cells(row, key, b)
-	if why == "" && m.maxRow > 0 && b.Bytes()-before+rowEnd > m.maxRow {
-		why = fmt.Sprintf("row of %d bytes is over the %d that the gateways take", b.Bytes()-before+rowEnd, m.maxRow)
+	if why == "" && m.maxRow > 0 && b.Bytes()-before+hbase.RowEnd > m.maxRow {
+		why = fmt.Sprintf("row of %d bytes is over the %d that the gateways take", b.Bytes()-before+hbase.RowEnd, m.maxRow)
 	}
 	switch {
 	case why != "":

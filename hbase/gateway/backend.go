@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"math"
-
 	"drover/hbase"
 	"drover/hbase/thrift2"
 )
@@ -52,12 +50,5 @@ func (r Rows) Row(i int) Row {
 func (r Rows) Cell(i, j int) Cell {
 	row := &r.p.rows[i]
 	c := &r.p.cells[int(row.cell)+j]
-	ts := int64(math.MaxInt64)
-	switch {
-	case c.hasTS:
-		ts = c.ts
-	case row.hasTS:
-		ts = row.ts
-	}
-	return Cell{Family: r.w.at(c.family), Qualifier: r.w.at(c.qualifier), Value: r.w.at(c.value), Timestamp: ts}
+	return Cell{Family: r.w.at(c.family), Qualifier: r.w.at(c.qualifier), Value: r.w.at(c.value), Timestamp: c.stamp(row)}
 }

@@ -102,12 +102,12 @@ func (p *putCall) row(w *wire) {
 	}
 }
 
-// What a cell has in the binary protocol beside its bytes: the heads of family, qualifier and value, and the timestamp with its head
+// What a cell has in the binary protocol beside its bytes: the heads of family, qualifier and value, maybe a timestamp with its head,
 // and the end.
 const (
 	plainHead  = 3 + 4
-	plainTail  = 3 + 8 + 1
-	plainFixed = 3*plainHead + plainTail
+	plainStamp = 3 + 8
+	plainFixed = 3*plainHead + 1
 )
 
 // plainCell decodes a cell whose fields are those that nearly all have, in the order of their numbers, and that has arrived as a whole.
@@ -122,20 +122,25 @@ func (p *putCall) plainCell(w *wire) bool {
 	for i := range parts {
 		head := binary.BigEndian.Uint64(in[at:]) // with the first byte of what follows
 		n := head >> 8 & math.MaxUint32
-		if head>>40 != thrift.STRING<<16|uint64(i+1) || at+plainHead+n+uint64(2-i)*plainHead+plainTail > uint64(len(in)) {
+		if head>>40 != thrift.STRING<<16|uint64(i+1) || at+n+uint64(3-i)*plainHead+1 > uint64(len(in)) {
 			return false
 		}
 		at += plainHead
 		parts[i] = span{int32(w.pos) + int32(at), int32(n)}
 		at += n
 	}
-	tail := in[at:][:plainTail]
-	if tail[0] != thrift.I64 || tail[1] != 0 || tail[2] != 4 || tail[11] != thrift.STOP {
+	c := putCell{family: parts[0], qualifier: parts[1], value: parts[2]}
+	tail := in[at:]
+	if len(tail) > plainStamp && tail[0] == thrift.I64 && tail[1] == 0 && tail[2] == 4 {
+		c.ts, c.hasTS = int64(binary.BigEndian.Uint64(tail[3:])), true
+		tail = tail[plainStamp:]
+	}
+	if tail[0] != thrift.STOP {
 		return false
 	}
-	p.large = p.large || parts[2].n > hbase.MaxCellBytes-4*hbase.MaxKeyBytes
-	p.cells = append(p.cells, putCell{family: parts[0], qualifier: parts[1], value: parts[2], ts: int64(binary.BigEndian.Uint64(tail[3:])), hasTS: true})
-	w.pos += int(at) + plainTail
+	p.large = p.large || c.value.n > hbase.MaxCellBytes-4*hbase.MaxKeyBytes
+	p.cells = append(p.cells, c)
+	w.pos += len(in) - len(tail) + 1
 	return true
 }
 
@@ -187,6 +192,17 @@ func (p *putCall) check() error {
 	return nil
 }
 
+// stamp is the cell's timestamp, the row's where it has none, or the greatest, which stands for the server's clock.
+func (c *putCell) stamp(r *putRow) int64 {
+	switch {
+	case c.hasTS:
+		return c.ts
+	case r.hasTS:
+		return r.ts
+	}
+	return math.MaxInt64
+}
+
 // size is what the region server compares with its limit. HBase's client compares 4 bytes less.
 func (c *putCell) size(r *putRow) int {
 	return hbase.CellBytes(int(r.key.n), int(c.family.n), int(c.qualifier.n), int(c.value.n))
@@ -204,7 +220,7 @@ func (p *putCall) checkSizes(w *wire, t *table) {
 			}
 			region, _ := t.region(w.at(r.key))
 			reason := remote("DoNotRetryIOException", "Cell[%s/%s:%s/%d/Put/vlen=%d/seqid=0] with size %d exceeds limit of %d bytes",
-				w.at(r.key), w.at(c.family), w.at(c.qualifier), c.ts, c.value.n, c.size(r), hbase.MaxCellBytes)
+				w.at(r.key), w.at(c.family), w.at(c.qualifier), c.stamp(r), c.value.n, c.size(r), hbase.MaxCellBytes)
 			for k := range p.rows {
 				if start, _ := t.region(w.at(p.rows[k].key)); p.rows[k].reason == "" && bytes.Equal(start, region) {
 					p.rows[k].reason = reason
@@ -260,13 +276,7 @@ func (s *Server) put(w *wire, p *putCall, single bool) error {
 					r.reason = t.noFamily(name, w.at(r.key))
 				}
 			}
-			switch {
-			case !c.hasTS && r.hasTS:
-				c.ts = r.ts
-			case !c.hasTS:
-				c.ts = math.MaxInt64
-			}
-			if c.ts == math.MaxInt64 {
+			if c.ts = c.stamp(r); c.ts == math.MaxInt64 {
 				c.ts = now
 			}
 			size += 9 + uvarintLen(int(c.family.n)) + int(c.family.n) + uvarintLen(int(c.qualifier.n)) + int(c.qualifier.n) +
