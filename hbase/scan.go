@@ -46,6 +46,10 @@ func (s *Scan) thrift(n int) *thrift2.TScan {
 	t := thrift2.NewTScan() // a literal would ask for 0 versions, which finds nothing
 	caching, cache := int32(n), false
 	t.Caching, t.CacheBlocks = &caching, &cache
+	// A page is a scanner of its own. Else its region server would read the first blocks of each file so, and then open the file
+	// once more, as a stream, for every page.
+	read := thrift2.TReadType_PREAD
+	t.ReadType = &read
 	t.StartRow, t.StopRow = s.Start, s.Stop
 	if len(s.Start) == 0 {
 		t.StartRow = nil

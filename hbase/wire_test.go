@@ -241,8 +241,9 @@ func TestPagesEqualGenerated(t *testing.T) {
 				if !c.Reusable() {
 					t.Fatal("not reusable after a good page")
 				}
-				caching, cache := int32(20), false
+				caching, cache, read := int32(20), false, thrift2.TReadType_PREAD
 				want := thrift2.NewTScan()
+				want.ReadType = &read
 				want.StopRow, want.MaxVersions, want.Caching, want.CacheBlocks = scan.Stop, 3, &caching, &cache
 				want.TimeRange = &thrift2.TTimeRange{MinStamp: 5, MaxStamp: 1<<63 - 1}
 				want.FilterString = []byte("KeyOnlyFilter()")
