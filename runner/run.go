@@ -27,7 +27,11 @@ const (
 // Defaults of Config.
 const (
 	DefaultMemory = 32 << 20
-	drainFor      = 30 * time.Second // a first signal waits this long for what is in flight
+	// TableMemory is for a source that is a table: region servers stand still for half a second and more, to flush or to collect, and
+	// there are twice as many that may, those that are read and those that are written. Less memory is full before they go on.
+	TableMemory = 64 << 20
+
+	drainFor = 30 * time.Second // a first signal waits this long for what is in flight
 )
 
 // Config is what a run is made of.

@@ -54,6 +54,13 @@ the pool too, and the same command goes on with it on any host; the pool's worke
 			if err != nil {
 				return err
 			}
+			switch {
+			case cmd.Flags().Changed("memory"):
+			case readsTable(f.Job()):
+				o.memory = runner.TableMemory >> 20
+			default:
+				o.memory = runner.DefaultMemory >> 20
+			}
 			if o.memory < 4 {
 				return usageError{fmt.Errorf("--memory %d: want at least 4 (MiB)", o.memory)}
 			}
@@ -92,7 +99,7 @@ the pool too, and the same command goes on with it on any host; the pool's worke
 	c.Flags().BoolVar(&o.quiet, "quiet", false, "no bars and no progress lines")
 	c.Flags().StringVar(&o.state, "state", "", "folder for the job's state, or zookeeper (default $XDG_STATE_HOME/drover)")
 	pool.add(c)
-	c.Flags().IntVar(&o.memory, "memory", runner.DefaultMemory>>20, "MiB of documents and rows in flight; raise it for many gateways")
+	c.Flags().IntVar(&o.memory, "memory", 0, "MiB of documents and rows in flight; raise it for many gateways (default 32, for a job that reads a table 64)")
 	c.Flags().Int64Var(&o.limit, "limit", 0, "move only the first N documents, as a run of its own that never marks the job done")
 	return c
 }

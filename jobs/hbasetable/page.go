@@ -25,9 +25,9 @@ const (
 	heldFactor = 3 // a page is held once as read and about twice as encoded
 )
 
-// limits are what pages may hold, ascending: twice what is expected of them, so that a run of larger rows seldom costs a page
+// limits are what pages may hold, ascending: at least twice what is expected of them, so that a run of larger rows seldom costs a page
 // whose second half has to be read again.
-var limits = [...]int{256 << 10, 2 * pageBytes}
+var limits = [...]int{256 << 10, 512 << 10, 1 << 20, 2 * pageBytes}
 
 var pools [len(limits)]sync.Pool
 
