@@ -83,7 +83,7 @@ func TestKilledAtRandom(t *testing.T) {
 	r := seed(t)
 	const together = 5 // runs on one fleet, whose tables are kept in memory
 	const limit = "limits: {rows: 20000}"
-	runs := scaled(200, 15)
+	runs := scaled(200, 10)
 	file := dump(t, dumpgen.Options{Profile: dumpgen.KB, Docs: 18_000, Seed: r.Uint64()})
 	docs := documents(t, file)
 	var kills, resumes, again atomic.Int64

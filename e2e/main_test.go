@@ -69,8 +69,8 @@ func scaled(full, reduced int) int {
 	return reduced
 }
 
-// beside lets a test run beside others, but alone where its figures are for docs/proof.md. It is for tests that wait for ZooKeeper
-// for most of their time.
+// beside lets a test run beside others, but alone where its figures are for docs/proof.md. It is for tests that wait, for ZooKeeper or a
+// limit, for most of their time.
 func beside(t *testing.T) {
 	if !proving() {
 		t.Parallel()

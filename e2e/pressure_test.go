@@ -102,6 +102,7 @@ func TestBackPressure(t *testing.T) {
 		{"hot region", 150, true, "is too busy"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			beside(t)
 			r := seed(t)
 			docs := limit * (int((before+during)/time.Second) + 14)
 			file := dump(t, dumpgen.Options{Docs: int64(docs), Seed: r.Uint64(), ID: dumpgen.String})
@@ -219,7 +220,7 @@ func TestRealQuota(t *testing.T) {
 	s := stack.Shared(t)
 	const limit, quota = 2000, 500
 	during := time.Duration(scaled(60, 15)) * time.Second
-	docs := quota*int(during/time.Second) + 40*limit
+	docs := quota*int(during/time.Second) + scaled(40, 30)*limit
 	file := dump(t, dumpgen.Options{Docs: int64(docs), Seed: seed(t).Uint64(), ID: dumpgen.String})
 	table := newTable(t, s)
 	job := spec{
