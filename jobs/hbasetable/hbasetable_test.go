@@ -41,13 +41,23 @@ var kinds = map[string]func(i int) string{
 	"times": func(i int) string {
 		return fmt.Sprintf("s%d-%s", i%3, binary.BigEndian.AppendUint64(nil, uint64(1700000000000+i)))
 	},
-	"one prefix": func(i int) string { return strings.Repeat("p", 60) + fmt.Sprint(i) },
+	"object ids":                    func(i int) string { return objectID(i/1000, 0, i) },
+	"object ids of several clients": func(i int) string { return objectID(i/7, i%5, i/5) },
+	"one prefix":                    func(i int) string { return strings.Repeat("p", 60) + fmt.Sprint(i) },
 	"skewed": func(i int) string {
 		if i%20 == 0 {
 			return fmt.Sprintf("%c%d", i%251, i)
 		}
 		return fmt.Sprintf("mmmm%06d", i)
 	},
+}
+
+// objectID is MongoDB's: seconds, a number of the client's own, and a counter of the client's.
+func objectID(second, client, count int) string {
+	id := binary.BigEndian.AppendUint32(nil, uint32(1704067200+second))
+	id = append(id, fmt.Sprintf("%c\x18X\xfee", 17+50*client)...)
+	id = binary.BigEndian.AppendUint32(id, uint32(0xfd1000*(client+1)+count))
+	return string(slices.Delete(id, 9, 10))
 }
 
 func keysOf(kind string, n int) []string {
@@ -127,7 +137,7 @@ func TestPrefix(t *testing.T) {
 func TestShardsAreEven(t *testing.T) {
 	const n, want = 80_000, 8
 	for kind := range kinds {
-		for _, regions := range []int{1, 5, 100} {
+		for _, regions := range []int{1, 5, 9, 100} {
 			f := newFake(keysOf(kind, n), 0)
 			for i := 1; i < regions; i++ {
 				f.bounds = append(f.bounds, string(f.rows[len(f.rows)*i/regions].Key))
@@ -160,7 +170,14 @@ func TestShardsAreEven(t *testing.T) {
 			if at != len(f.rows) {
 				t.Fatalf("the shards end at row %d of %d", at, len(f.rows))
 			}
-			t.Logf("%-12s %3d regions: %2d shards of up to %5d rows, %3d calls", kind, regions, len(l.Shards), most, calls)
+			page := new(hbase.Page)
+			page.Append(f.rows[0])
+			whole := float64(len(f.rows) * page.Bytes())
+			size := float64(l.Collections[0].Bytes) / whole
+			t.Logf("%-12s %3d regions: %2d shards of up to %5d rows, %3d calls; size %.2g", kind, regions, len(l.Shards), most, calls, size)
+			if size < 0.1 || size > 10 {
+				t.Errorf("%s in %d regions: thought to have %.2g times its size", kind, regions, size)
+			}
 			if most > 4*len(f.rows)/want || len(l.Shards) > 2*want {
 				t.Errorf("%s in %d regions: %d shards, the largest of %d rows", kind, regions, len(l.Shards), most)
 			}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -18,12 +20,15 @@ const (
 	probeRows    = 128     // rows that a probe looks at, to see how close they lie
 	leastShard   = 10_000  // rows of a shard, below which it is not worth a cut
 	mostShards   = 1024    // checkpoints hold all of them
-	mostProbes   = 1000    // calls of one plan
+	mostProbes   = 1000    // halvings of one plan
 	evenProbes   = 128     // at least, over the whole table
 	sizeRows     = 32      // whole rows that are read to see how large they are
 	sizeBytes    = 1 << 20 // and of what size at most
 	finestPieces = 512     // regions, beyond which they are not looked into
 	planWidth    = 8       // calls under way at once: each is small, and mostly waited for
+	followPaths  = 3       // ways that are followed to count the rows of a segment
+	widestGap    = 16      // times what an estimate makes of it, beyond which it is not believed
+	maxBytes     = 1 << 53 // of a shard
 )
 
 // abreast calls f for 0 to n-1, planWidth at a time, and gives the first error.
@@ -50,9 +55,10 @@ type segment struct {
 	scale *scale // of its region
 
 	estimate float64 // rows
+	counted  bool    // the estimate is by follow, since the first rows lie closer than others
 }
 
-// Plan implements jobs.Source. It scans keys only, in a number of calls that does not grow with the table.
+// Plan implements jobs.Source. It scans keys only, in a number of calls that hardly grows with the table.
 func (s *Source) Plan(ctx context.Context, want int) (jobs.Layout, error) {
 	cluster := s.link.Cluster
 	id, err := cluster.ClusterID(ctx)
@@ -148,7 +154,7 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, end []byte, want
 		}
 		uppers := make([]*segment, len(next))
 		err := abreast(ctx, len(next), func(ctx context.Context, i int) (err error) {
-			uppers[i], err = s.halve(ctx, &all[next[i]])
+			uppers[i], err = s.divide(ctx, &all[next[i]], n < 2*c.even)
 			return err
 		})
 		if err != nil {
@@ -262,28 +268,105 @@ func (g *segment) guess() {
 	}
 }
 
-// halve cuts a segment at a row near its middle, and gives the upper part; nil when there was nothing in it.
-func (s *Source) halve(ctx context.Context, g *segment) (*segment, error) {
-	middle := g.scale.between(g.scale.at(g.seen), g.scale.at(g.last), 1, 2)
+// divide halves a segment. Where that shows that its estimate was by a crowd, such as the ObjectIDs of one second, the rows of both
+// parts are counted. Parts of what was counted share that, until one is thought to be very unlike the other.
+func (s *Source) divide(ctx context.Context, g *segment, count bool) (*segment, error) {
+	whole, counted := g.estimate, g.counted
+	up, crowd, err := s.halve(ctx, g)
+	if err != nil || !crowd && !counted {
+		return up, err
+	}
+	parts := []*segment{g}
+	if up != nil {
+		parts = append(parts, up)
+	}
+	sum, least, most := 0.0, math.Inf(1), 0.0
+	for _, p := range parts {
+		sum += p.estimate
+		least, most = min(least, p.estimate), max(most, p.estimate)
+	}
+	share := counted && most <= widestGap*least
+	for _, p := range parts {
+		switch {
+		case p.whole:
+			continue
+		case share || !count:
+			p.estimate = max(whole*p.estimate/sum, float64(p.rows))
+		default:
+			total := 0.0
+			for range followPaths {
+				rows, err := s.follow(ctx, *p)
+				if err != nil {
+					return nil, err
+				}
+				total += rows
+			}
+			p.estimate = total / followPaths
+		}
+		p.counted = true
+	}
+	return up, nil
+}
+
+// follow says how many rows a segment has: it halves it again and again, each time going on with one half that chance picks, until
+// the estimate of what is left can be believed. The half that is thought to have more is picked more often, and counts less for it, so
+// that on average over all paths the true number comes out.
+func (s *Source) follow(ctx context.Context, g segment) (float64, error) {
+	rows, alike := float64(g.rows), 1.0
+	for !g.whole {
+		up, crowd, err := s.halve(ctx, &g)
+		switch {
+		case err != nil:
+			return 0, err
+		case up == nil:
+			continue
+		case !crowd:
+			return rows + alike*(g.estimate-float64(g.rows)+up.estimate), nil
+		}
+		rows += alike * float64(up.rows)
+		switch upper := 0.1 + 0.8*up.estimate/(up.estimate+g.estimate); {
+		case g.whole:
+			g = *up
+		case up.whole:
+		case rand.Float64() < upper:
+			alike /= upper
+			g = *up
+		default:
+			alike /= 1 - upper
+		}
+	}
+	return rows, nil
+}
+
+// halve cuts a segment at a row near its middle, and gives the upper part; nil when there was nothing in it. crowd says that no row
+// is near the middle, although there would be many if the segment had as many as was thought.
+func (s *Source) halve(ctx context.Context, g *segment) (upper *segment, crowd bool, err error) {
+	from, to := g.scale.at(g.seen), g.scale.at(g.last)
+	// Not the very middle: of the ObjectIDs of one client that is an ObjectID of its, and there may be many about it, whatever lies between.
+	middle := g.scale.between(from, to, 503, 1009)
 	if bytes.Compare(middle, g.seen) <= 0 || bytes.Compare(middle, g.last) > 0 {
 		g.whole = true
-		return nil, nil
+		return nil, false, nil
 	}
 	g.depth++
 	up := segment{stop: g.stop, depth: g.depth}
 	var page hbase.Page
 	if err := s.probe(ctx, &up, &page, middle); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if up.rows == 0 {
 		// Keys may end far below the middle, as binary times do below the next series: halving alone would need a probe for each bit.
 		last, err := s.last(ctx, g.seen, middle)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		g.last = last
 		g.guess()
-		return nil, nil
+		return nil, true, nil
+	}
+	at := g.scale.at(middle)
+	if next := g.scale.at(up.first); at.Cmp(to) < 0 && next.Cmp(at) > 0 {
+		crowd = g.estimate/ratio(at, next, to) > 2*widestGap
 	}
 	up.start = up.first
 	if !up.whole {
@@ -293,7 +376,7 @@ func (s *Source) halve(ctx context.Context, g *segment) (*segment, error) {
 	}
 	g.stop, g.last = up.first, middle
 	g.guess()
-	return &up, nil
+	return &up, crowd, nil
 }
 
 // shards joins segments to about want shards.
@@ -309,7 +392,7 @@ func (s *Source) shards(all []segment, want int, size float64) []jobs.Shard {
 	var out []jobs.Shard
 	rows := 0.0
 	cut := func(end []byte) {
-		sh := jobs.Shard{Bytes: int64(rows * size), End: jobs.Cursor(hbase.KeyText(end))}
+		sh := jobs.Shard{Bytes: int64(min(rows*size, maxBytes)), End: jobs.Cursor(hbase.KeyText(end))}
 		if len(out) > 0 {
 			sh.Start = out[len(out)-1].End
 		}
