@@ -55,7 +55,7 @@ var kinds = map[string]func(i int) string{
 // objectID is MongoDB's: seconds, a number of the client's own, and a counter of the client's.
 func objectID(second, client, count int) string {
 	id := binary.BigEndian.AppendUint32(nil, uint32(1704067200+second))
-	id = append(id, fmt.Sprintf("%c\x18X\xfee", 17+50*client)...)
+	id = append(id, byte(17+50*client), 0x18, 'X', 0xfe, 'e')
 	id = binary.BigEndian.AppendUint32(id, uint32(0xfd1000*(client+1)+count))
 	return string(slices.Delete(id, 9, 10))
 }
