@@ -26,7 +26,7 @@ const (
 	sizeBytes    = 1 << 20 // and of what size at most
 	finestPieces = 512     // regions, beyond which they are not looked into
 	planWidth    = 8       // calls under way at once: each is small, and mostly waited for
-	followPaths  = 3       // ways that are followed to count the rows of a segment
+	followPaths  = 8       // ways that are followed to count the rows of a segment
 	widestGap    = 16      // times what an estimate makes of it, beyond which it is not believed
 	maxBytes     = 1 << 53 // of a shard
 )
