@@ -26,7 +26,6 @@ const (
 	sizeBytes    = 1 << 20 // and of what size at most
 	finestPieces = 512     // regions, beyond which they are not looked into
 	planWidth    = 8       // calls under way at once: each is small, and mostly waited for
-	followPaths  = 8       // ways that are followed to count the rows of a segment
 	widestGap    = 16      // times what an estimate makes of it, beyond which it is not believed
 	maxBytes     = 1 << 53 // of a shard
 )
@@ -117,10 +116,11 @@ type care struct {
 	least float64 // rows of a shard, whose half is not worth a look of its own
 	even  int     // probes at least, before estimates are believed
 	most  int     // probes at most
+	paths int     // ways that are followed to count the rows of a segment; 0 counts none
 }
 
 func planCare(want int) care {
-	return care{least: leastShard, even: max(evenProbes, 8*want), most: mostProbes}
+	return care{least: leastShard, even: max(evenProbes, 8*want), most: mostProbes, paths: 8}
 }
 
 // segments looks into the pieces, which end at end, and into the larger parts of them, until no part has much more than half
@@ -154,7 +154,7 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, end []byte, want
 		}
 		uppers := make([]*segment, len(next))
 		err := abreast(ctx, len(next), func(ctx context.Context, i int) (err error) {
-			uppers[i], err = s.divide(ctx, &all[next[i]], n < 2*c.even)
+			uppers[i], err = s.divide(ctx, &all[next[i]], c.paths, c.paths > 0 && n < c.even)
 			return err
 		})
 		if err != nil {
@@ -270,7 +270,7 @@ func (g *segment) guess() {
 
 // divide halves a segment. Where that shows that its estimate was by a crowd, such as the ObjectIDs of one second, the rows of both
 // parts are counted. Parts of what was counted share that, until one is thought to be very unlike the other.
-func (s *Source) divide(ctx context.Context, g *segment, count bool) (*segment, error) {
+func (s *Source) divide(ctx context.Context, g *segment, paths int, count bool) (*segment, error) {
 	whole, counted := g.estimate, g.counted
 	up, crowd, err := s.halve(ctx, g)
 	if err != nil || !crowd && !counted {
@@ -294,14 +294,14 @@ func (s *Source) divide(ctx context.Context, g *segment, count bool) (*segment, 
 			p.estimate = max(whole*p.estimate/sum, float64(p.rows))
 		default:
 			total := 0.0
-			for range followPaths {
+			for range paths {
 				rows, err := s.follow(ctx, *p)
 				if err != nil {
 					return nil, err
 				}
 				total += rows
 			}
-			p.estimate = total / followPaths
+			p.estimate = total / float64(paths)
 		}
 		p.counted = true
 	}
