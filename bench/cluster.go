@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"drover/e2e/stack"
@@ -26,6 +27,13 @@ type cluster struct {
 	tables int
 }
 
+// Heaps in MiB, of a small server for something else than tests. With less, a region server collects its whole heap every few
+// seconds and nothing moves meanwhile, whoever writes.
+const (
+	regionServerHeap = 1024
+	gatewayHeap      = 512
+)
+
 // gatewaySite: a gateway that gives up in seconds, which tests want, would turn a busy moment into an error here.
 var gatewaySite = map[string]string{
 	"hbase.client.operation.timeout": "120000", "hbase.rpc.timeout": "60000", "hbase.client.retries.number": "15",
@@ -36,7 +44,9 @@ func (b *bench) startCluster(ctx context.Context) (*cluster, error) {
 	if err := os.RemoveAll(dir); err != nil { // of an earlier run, with -keep
 		return nil, fmt.Errorf("remove the last stack: %w", err)
 	}
-	s, err := stack.Start(ctx, stack.Options{Dir: dir, Log: b.log, GatewaySite: gatewaySite})
+	s, err := stack.Start(ctx, stack.Options{
+		Dir: dir, Log: b.log, GatewaySite: gatewaySite, RegionServerHeap: regionServerHeap, GatewayHeap: gatewayHeap,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -81,21 +91,23 @@ func (c *cluster) fresh(ctx context.Context, splits [][]byte, f func(table strin
 
 // spent is the CPU that the cluster's processes have used.
 type spent struct {
-	servers  time.Duration // ZooKeeper's, the master's, and the region servers'
-	gateways time.Duration
+	servers   time.Duration // ZooKeeper's, the master's, and the region servers'
+	gateways  time.Duration
+	compilers time.Duration // what region servers and gateways spent of it on compiling their own code
 }
 
 func (s spent) all() time.Duration { return s.servers + s.gateways }
 
 func (s spent) since(before spent) spent {
-	return spent{s.servers - before.servers, s.gateways - before.gateways}
+	return spent{s.servers - before.servers, s.gateways - before.gateways, s.compilers - before.compilers}
 }
 
 // spent is what they have used so far.
 func (c *cluster) spent() spent {
 	return spent{
-		servers:  cpuOf(append([]*stack.Process{c.Quorum, c.Master}, c.RegionServers...)),
-		gateways: cpuOf(c.Gateways) + cpuOf(c.framed),
+		servers:   cpuOf(append([]*stack.Process{c.Quorum, c.Master}, c.RegionServers...)),
+		gateways:  cpuOf(c.Gateways) + cpuOf(c.framed),
+		compilers: compilersOf(c.RegionServers) + compilersOf(c.Gateways) + compilersOf(c.framed),
 	}
 }
 
@@ -103,22 +115,48 @@ func (c *cluster) spent() spent {
 func (c *cluster) cpu() time.Duration { return c.spent().all() }
 
 func cpuOf(all []*stack.Process) time.Duration {
-	var ticks int64
+	var sum time.Duration
 	for _, p := range all {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+		_, d := statCPU(fmt.Sprintf("/proc/%d/stat", p.PID()))
+		sum += d
+	}
+	return sum
+}
+
+// compilersOf is what the threads that compile Java have used. They end when they have nothing to do, and are not in it then.
+func compilersOf(all []*stack.Process) time.Duration {
+	var sum time.Duration
+	for _, p := range all {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID()))
 		if err != nil {
 			continue
 		}
-		// After the name, which is in parentheses, user and system time are fields 12 and 13.
-		fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-		for _, f := range fields[11:13] {
-			n, err := strconv.ParseInt(string(f), 10, 64)
-			if err == nil {
-				ticks += n
+		for _, t := range threads {
+			if name, d := statCPU(t); strings.HasPrefix(name, "C1 Comp") || strings.HasPrefix(name, "C2 Comp") {
+				sum += d
 			}
 		}
 	}
-	return time.Duration(ticks) * (time.Second / 100) // Linux shows hundredths to programs, whatever the kernel's tick
+	return sum
+}
+
+// statCPU reads the name and the user and system time of a process or a thread that still lives.
+func statCPU(path string) (name string, used time.Duration) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", 0
+	}
+	// After the name, which is in parentheses, user and system time are fields 12 and 13.
+	from, to := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	fields := bytes.Fields(b[to+1:])
+	var ticks int64
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(string(f), 10, 64)
+		if err == nil {
+			ticks += n
+		}
+	}
+	return string(b[from+1 : to]), time.Duration(ticks) * (time.Second / 100) // Linux shows hundredths to programs, whatever the kernel's tick
 }
 
 // holds checks that some of the rows are in a table as they were encoded, but for the timestamp.

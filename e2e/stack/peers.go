@@ -20,7 +20,7 @@ func (s *Stack) AddThrift1(ctx context.Context) (*Process, error) {
 	name := fmt.Sprintf("thrift1-%d", s.added)
 	s.added++
 	s.mu.Unlock()
-	p, err := s.add(name, ports[0], merge(s.base, s.gatewaySite), gatewayHeap, busy, "org.apache.hadoop.hbase.thrift.ThriftServer",
+	p, err := s.add(name, ports[0], merge(s.base, s.gatewaySite), s.gatewayHeap, busy, "org.apache.hadoop.hbase.thrift.ThriftServer",
 		"-p", fmt.Sprint(ports[0]), "--infoport", fmt.Sprint(ports[1]), "start")
 	if err != nil {
 		return nil, fmt.Errorf("add a Thrift1 gateway: %w", err)

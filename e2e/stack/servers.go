@@ -17,7 +17,7 @@ import (
 	"drover/hbase/thrift2"
 )
 
-// Heaps in MiB: three region servers, three gateways, master and ZooKeeper together stay below 3 GB.
+// Heaps in MiB, unless Options says others: three region servers, three gateways, master and ZooKeeper together stay below 3 GB.
 const (
 	zookeeperHeap    = 128
 	masterHeap       = 384
@@ -115,7 +115,7 @@ func (s *Stack) master(port int) (*Process, error) {
 
 func (s *Stack) regionServer(i, port int) (*Process, error) {
 	site := merge(s.base, s.server, map[string]string{"hbase.regionserver.port": strconv.Itoa(port)})
-	p, err := s.add(fmt.Sprintf("regionserver%d", i), port, site, regionServerHeap, busy, "org.apache.hadoop.hbase.regionserver.HRegionServer", "start")
+	p, err := s.add(fmt.Sprintf("regionserver%d", i), port, site, s.regionServerHeap, busy, "org.apache.hadoop.hbase.regionserver.HRegionServer", "start")
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (s *Stack) regionServer(i, port int) (*Process, error) {
 func (s *Stack) gateway(name string, port, info int, site map[string]string, args []string) (*Process, error) {
 	all := merge(s.base, s.gatewaySite, site)
 	rest := append([]string{"-p", strconv.Itoa(port), "--infoport", strconv.Itoa(info)}, args...)
-	p, err := s.add(name, port, all, gatewayHeap, busy, "org.apache.hadoop.hbase.thrift2.ThriftServer", append(rest, "start")...)
+	p, err := s.add(name, port, all, s.gatewayHeap, busy, "org.apache.hadoop.hbase.thrift2.ThriftServer", append(rest, "start")...)
 	if err != nil {
 		return nil, err
 	}

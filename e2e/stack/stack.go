@@ -7,6 +7,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,10 @@ type Options struct {
 	Site        map[string]string // properties of master and region servers beside or instead of the stack's own
 	GatewaySite map[string]string // the same for the gateways
 	Log         io.Writer         // one line for each step; nil is none
+
+	// Heaps in MiB. 0 is what tests need: as little as works.
+	RegionServerHeap int
+	GatewayHeap      int
 }
 
 // startTimeout bounds a whole start, for contexts without a deadline. Two idle cores need half a minute, which they have
@@ -58,6 +63,8 @@ type Stack struct {
 	server      map[string]string // of master and region servers
 	gatewaySite map[string]string
 	log         io.Writer
+
+	regionServerHeap, gatewayHeap int // MiB
 
 	mu     sync.Mutex
 	all    []*Process
@@ -140,6 +147,7 @@ func (s *Stack) start(ctx context.Context, o Options) error {
 	s.base = baseSite(s.Dir, zk)
 	s.server = merge(serverSite(o.RegionServers), o.Site)
 	s.gatewaySite = merge(gatewaySite(), o.GatewaySite)
+	s.regionServerHeap, s.gatewayHeap = cmp.Or(o.RegionServerHeap, regionServerHeap), cmp.Or(o.GatewayHeap, gatewayHeap)
 
 	if s.Quorum, err = s.zookeeper(zk); err != nil {
 		return err
