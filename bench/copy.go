@@ -27,7 +27,7 @@ const (
 const copyPairs = 5
 
 // How often each of drover's ways copies the table before it is measured. Java's compilers take most of the CPU of a gateway's first
-// million rows, a tenth of the sixth's and a thirtieth of the tenth's: code that runs once for each call is compiled late. Gateways
+// million rows, a tenth of the sixth's and a thirtieth of the eleventh's: code that runs once for each call is compiled late. Gateways
 // run for weeks.
 const (
 	warmUps        = 2
