@@ -116,7 +116,7 @@ type care struct {
 	least float64 // rows of a shard, whose half is not worth a look of its own
 	even  int     // probes at least, before estimates are believed
 	most  int     // probes at most
-	paths int     // ways that are followed to count the rows of a segment; 0 counts none
+	paths int     // ways that are followed to count the rows of a segment, in the first even probes
 }
 
 func planCare(want int) care {
@@ -152,9 +152,13 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, end []byte, want
 		if len(next) == 0 {
 			return all, nil
 		}
+		paths := c.paths
+		if n >= c.even {
+			paths = 0
+		}
 		uppers := make([]*segment, len(next))
 		err := abreast(ctx, len(next), func(ctx context.Context, i int) (err error) {
-			uppers[i], err = s.divide(ctx, &all[next[i]], c.paths, c.paths > 0 && n < c.even)
+			uppers[i], err = s.divide(ctx, &all[next[i]], paths)
 			return err
 		})
 		if err != nil {
@@ -269,8 +273,9 @@ func (g *segment) guess() {
 }
 
 // divide halves a segment. Where that shows that its estimate was by a crowd, such as the ObjectIDs of one second, the rows of both
-// parts are counted. Parts of what was counted share that, until one is thought to be very unlike the other.
-func (s *Source) divide(ctx context.Context, g *segment, paths int, count bool) (*segment, error) {
+// parts are counted, along so many paths; with none they share what was thought of the whole. Parts of what was counted share that,
+// until one is thought to be very unlike the other.
+func (s *Source) divide(ctx context.Context, g *segment, paths int) (*segment, error) {
 	whole, counted := g.estimate, g.counted
 	up, crowd, err := s.halve(ctx, g)
 	if err != nil || !crowd && !counted {
@@ -290,7 +295,7 @@ func (s *Source) divide(ctx context.Context, g *segment, paths int, count bool) 
 		switch {
 		case p.whole:
 			continue
-		case share || !count:
+		case share || paths == 0:
 			p.estimate = max(whole*p.estimate/sum, float64(p.rows))
 		default:
 			total := 0.0
