@@ -20,12 +20,18 @@ const (
 	// slow for reasons that are not the gateway's, such as a flush. Three slow ones in a row are believed.
 	callWeight, callBound = 0.15, 3
 
+	// A call during which nothing else was answered tells of all that time, and weighs as much as the calls that would have been
+	// answered in it: a gateway that answers every two seconds is found out in seconds, too. This is the time of which two thirds are
+	// made up of what was last heard.
+	callTime = 5 * time.Second
+
 	// A gateway that gets no call because it was slow is thought half as slow after this long, so that it is tried again.
 	// Each try that disappoints doubles it.
-	shortestForgive, longestForgive = 7 * time.Second, 2 * time.Minute
+	shortestForgive, longestForgive = 7 * time.Second, 20 * time.Second
 
-	// One that was slow and got no call for this long is tried with a part of a batch: what is the matter with it holds little.
-	unprovenAfter = shortestForgive / 2
+	// One that was slow and got no call for this long is tried with one call at a time, which carries a part of a batch: what is the
+	// matter with it holds little.
+	unprovenAfter = tick
 	trialPart     = 16
 
 	// A call this many times over its estimate is overdue: with no answer from its gateway meanwhile, the others are
@@ -81,8 +87,9 @@ func (e *estimate) add(now time.Time, took time.Duration, units float64, load in
 	if e.unit == 0 {
 		e.unit, e.load, e.size = x, float64(load), units
 	}
-	// A call much smaller than others waits behind them: what it took says little of a unit.
-	weight := callWeight * min(1, units/e.size)
+	alone := min(took, now.Sub(e.at))
+	weight := max(callWeight, 1-math.Exp(-alone.Seconds()/callTime.Seconds()))
+	weight *= min(1, units/e.size) // a call much smaller than others waits behind them: what it took says little of a unit
 	e.unit += weight * (min(x, callBound*e.unit) - e.unit)
 	e.load += weight * (float64(load) - e.load)
 	e.size += callWeight * (units - e.size)
@@ -270,11 +277,18 @@ func (l *lane) learnLocked(g *gateway, now time.Time, took time.Duration, units 
 	g.est.add(now, took, units, load)
 }
 
-// unproven tells whether a gateway that was just taken for a call was slow when it had its last one, a while ago.
-func (p *Pool) unproven(g *gateway) bool {
+// unprovenLocked tells whether a gateway was slow when it was last heard of, a while ago, and another one is not.
+func (l *lane) unprovenLocked(g *gateway, now time.Time) bool {
+	return g.est.unit > tooLate*l.est.unit && now.Sub(g.est.at) > unprovenAfter && slices.ContainsFunc(l.gateways, func(o *gateway) bool {
+		return o.state == healthy && o.est.unit > 0 && g.est.unit > tooLate*o.est.unit
+	})
+}
+
+// tries tells whether the call that a gateway was just taken for is to find out what it is like now.
+func (p *Pool) tries(g *gateway) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return g.state == healthy && g.busy == 1 && g.est.unit > tooLate*g.lane.est.unit && time.Since(g.est.at) > unprovenAfter
+	return g.state == healthy && g.busy == 1 && g.lane.unprovenLocked(g, time.Now())
 }
 
 // timeoutLocked bounds a call.
@@ -379,7 +393,7 @@ func (l *lane) cheapestLocked(now time.Time, eligible func(*gateway) bool) (choi
 		return nil, false
 	}
 	l.free = slices.DeleteFunc(l.free, func(c candidate) bool {
-		return c.g.busy >= l.capLocked(c.g, now) || c.done > tooLate*soonest
+		return c.g.busy >= l.capLocked(c.g, now) || c.done > tooLate*soonest || c.g.busy > 0 && l.unprovenLocked(c.g, now)
 	})
 	n := len(l.free)
 	if n == 0 {

@@ -66,7 +66,7 @@ func (a *apply) guarded(w *waiter, rows, bytes, slow int, do func(context.Contex
 	if err != nil {
 		return answer{}, err
 	}
-	if w.shrink != nil && a.p.unproven(g) {
+	if w.shrink != nil && a.p.tries(g) {
 		rows, bytes = w.shrink()
 	}
 	defer func() { ans.rows, ans.bytes = rows, bytes }()

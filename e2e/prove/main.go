@@ -209,6 +209,9 @@ func collect(r io.Reader) ([]*shown, error) {
 			if sub == "" {
 				t.outcome, t.seconds = e.Action, e.Elapsed
 				fmt.Printf("%-5s %6.1f s  %s %s\n", e.Action, e.Elapsed, e.Package, top)
+				if e.Action == "fail" {
+					fmt.Println("\t" + strings.Join(t.said, "\n\t"))
+				}
 			}
 		}
 	}
