@@ -26,6 +26,7 @@ const (
 	sizeBytes    = 1 << 20 // and of what size at most
 	finestPieces = 512     // regions, beyond which they are not looked into
 	planWidth    = 8       // calls under way at once: each is small, and mostly waited for
+	countPaths   = 8       // ways that are followed to count a segment's rows: with 3, one of 20 counts was far off
 	widestGap    = 16      // times what an estimate makes of it, beyond which it is not believed
 	maxBytes     = 1 << 53 // of a shard
 )
@@ -55,6 +56,7 @@ type segment struct {
 
 	estimate float64 // rows
 	counted  bool    // the estimate is by follow, since the first rows lie closer than others
+	halves   *halves // nil until halve has looked
 }
 
 // Plan implements jobs.Source. It scans keys only, in a number of calls that hardly grows with the table.
@@ -116,11 +118,10 @@ type care struct {
 	least float64 // rows of a shard, whose half is not worth a look of its own
 	even  int     // probes at least, before estimates are believed
 	most  int     // probes at most
-	paths int     // ways that are followed to count the rows of a segment, in the first even probes
 }
 
 func planCare(want int) care {
-	return care{least: leastShard, even: max(evenProbes, 8*want), most: mostProbes, paths: 8}
+	return care{least: leastShard, even: max(evenProbes, 8*want), most: mostProbes}
 }
 
 // segments looks into the pieces, which end at end, and into the larger parts of them, until no part has much more than half
@@ -152,13 +153,9 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, end []byte, want
 		if len(next) == 0 {
 			return all, nil
 		}
-		paths := c.paths
-		if n >= c.even {
-			paths = 0
-		}
-		uppers := make([]*segment, len(next))
+		parts := make([][]segment, len(next))
 		err := abreast(ctx, len(next), func(ctx context.Context, i int) (err error) {
-			uppers[i], err = s.divide(ctx, &all[next[i]], paths)
+			parts[i], err = s.divide(ctx, &all[next[i]], n < c.even)
 			return err
 		})
 		if err != nil {
@@ -166,9 +163,7 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, end []byte, want
 		}
 		n += len(next)
 		for i := len(next) - 1; i >= 0; i-- {
-			if uppers[i] != nil {
-				all = slices.Insert(all, next[i]+1, *uppers[i])
-			}
+			all = slices.Replace(all, next[i], next[i]+1, parts[i]...)
 		}
 	}
 }
@@ -273,105 +268,127 @@ func (g *segment) guess() {
 }
 
 // divide halves a segment. Where that shows that its estimate was by a crowd, such as the ObjectIDs of one second, the rows of both
-// parts are counted, along so many paths; with none they share what was thought of the whole. Parts of what was counted share that,
-// until one is thought to be very unlike the other.
-func (s *Source) divide(ctx context.Context, g *segment, paths int) (*segment, error) {
-	whole, counted := g.estimate, g.counted
-	up, crowd, err := s.halve(ctx, g)
-	if err != nil || !crowd && !counted {
-		return up, err
+// parts are counted, or share what was thought of the whole. Parts of what was counted share that, until one is thought to be very
+// unlike the other.
+func (s *Source) divide(ctx context.Context, g *segment, count bool) ([]segment, error) {
+	h, err := s.halve(ctx, g)
+	if err != nil {
+		return nil, err
 	}
-	parts := []*segment{g}
-	if up != nil {
-		parts = append(parts, up)
+	parts := []segment{*h.lower}
+	if h.upper != nil {
+		parts = append(parts, *h.upper)
+	}
+	if !h.crowd(g) && !g.counted {
+		return parts, nil
 	}
 	sum, least, most := 0.0, math.Inf(1), 0.0
 	for _, p := range parts {
 		sum += p.estimate
 		least, most = min(least, p.estimate), max(most, p.estimate)
 	}
-	share := counted && most <= widestGap*least
-	for _, p := range parts {
+	share := g.counted && most <= widestGap*least
+	for i := range parts {
+		p := &parts[i]
 		switch {
 		case p.whole:
 			continue
-		case share || paths == 0:
-			p.estimate = max(whole*p.estimate/sum, float64(p.rows))
+		case share || !count:
+			p.estimate = max(g.estimate*p.estimate/sum, float64(p.rows))
 		default:
 			total := 0.0
-			for range paths {
-				rows, err := s.follow(ctx, *p)
+			for range countPaths {
+				rows, err := s.follow(ctx, p)
 				if err != nil {
 					return nil, err
 				}
 				total += rows
 			}
-			p.estimate = total / float64(paths)
+			p.estimate = total / countPaths
 		}
 		p.counted = true
 	}
-	return up, nil
+	return parts, nil
 }
 
 // follow says how many rows a segment has: it halves it again and again, each time going on with one half that chance picks, until
 // the estimate of what is left can be believed. The half that is thought to have more is picked more often, and counts less for it, so
 // that on average over all paths the true number comes out.
-func (s *Source) follow(ctx context.Context, g segment) (float64, error) {
+func (s *Source) follow(ctx context.Context, g *segment) (float64, error) {
 	rows, alike := float64(g.rows), 1.0
 	for !g.whole {
-		up, crowd, err := s.halve(ctx, &g)
+		h, err := s.halve(ctx, g)
 		switch {
 		case err != nil:
 			return 0, err
-		case up == nil:
+		case h.upper == nil:
+			g = h.lower
 			continue
-		case !crowd:
-			return rows + alike*(g.estimate-float64(g.rows)+up.estimate), nil
+		case !h.crowd(g):
+			return rows + alike*(h.lower.estimate-float64(g.rows)+h.upper.estimate), nil
 		}
-		rows += alike * float64(up.rows)
-		switch upper := 0.1 + 0.8*up.estimate/(up.estimate+g.estimate); {
-		case g.whole:
-			g = *up
-		case up.whole:
+		rows += alike * float64(h.upper.rows)
+		switch upper := 0.1 + 0.8*h.upper.estimate/(h.upper.estimate+h.lower.estimate); {
+		case h.lower.whole:
+			g = h.upper
+		case h.upper.whole:
+			g = h.lower
 		case rand.Float64() < upper:
 			alike /= upper
-			g = *up
+			g = h.upper
 		default:
 			alike /= 1 - upper
+			g = h.lower
 		}
 	}
 	return rows, nil
 }
 
-// halve cuts a segment at a row near its middle, and gives the upper part; nil when there was nothing in it. crowd says that no row
-// is near the middle, although there would be many if the segment had as many as was thought.
-func (s *Source) halve(ctx context.Context, g *segment) (upper *segment, crowd bool, err error) {
+// halves are what a segment was cut to.
+type halves struct {
+	lower *segment
+	upper *segment // nil when there was nothing in it
+	gap   float64  // times the segment is larger than the space about its middle that no row is in; +Inf is none
+}
+
+// crowd tells whether no row is near the middle, although there would be many if the segment had as many as is thought.
+func (h *halves) crowd(g *segment) bool { return g.estimate/h.gap > 2*widestGap }
+
+// halve cuts a segment at a row near its middle. It looks once, however often it is called.
+func (s *Source) halve(ctx context.Context, g *segment) (*halves, error) {
+	if g.halves != nil {
+		return g.halves, nil
+	}
+	lower := *g
+	lower.depth++
+	h := &halves{lower: &lower, gap: math.Inf(1)}
 	from, to := g.scale.at(g.seen), g.scale.at(g.last)
 	// Not the very middle: of the ObjectIDs of one client that is an ObjectID of its, and there may be many about it, whatever lies between.
 	middle := g.scale.between(from, to, 503, 1009)
 	if bytes.Compare(middle, g.seen) <= 0 || bytes.Compare(middle, g.last) > 0 {
-		g.whole = true
-		return nil, false, nil
+		lower.whole = true
+		g.halves = h
+		return h, nil
 	}
-	g.depth++
-	up := segment{stop: g.stop, depth: g.depth}
+	up := segment{stop: g.stop, depth: lower.depth}
 	var page hbase.Page
 	if err := s.probe(ctx, &up, &page, middle); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if up.rows == 0 {
 		// Keys may end far below the middle, as binary times do below the next series: halving alone would need a probe for each bit.
 		last, err := s.last(ctx, g.seen, middle)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		g.last = last
-		g.guess()
-		return nil, true, nil
+		lower.last, h.gap = last, 0
+		lower.guess()
+		g.halves = h
+		return h, nil
 	}
 	at := g.scale.at(middle)
 	if next := g.scale.at(up.first); at.Cmp(to) < 0 && next.Cmp(at) > 0 {
-		crowd = g.estimate/ratio(at, next, to) > 2*widestGap
+		h.gap = ratio(at, next, to)
 	}
 	up.start = up.first
 	if !up.whole {
@@ -379,9 +396,11 @@ func (s *Source) halve(ctx context.Context, g *segment) (upper *segment, crowd b
 		up.scale = newScale(page.Rows, up.last)
 		up.guess()
 	}
-	g.stop, g.last = up.first, middle
-	g.guess()
-	return &up, crowd, nil
+	h.upper = &up
+	lower.stop, lower.last = up.first, middle
+	lower.guess()
+	g.halves = h
+	return h, nil
 }
 
 // shards joins segments to about want shards.

@@ -24,7 +24,7 @@ const (
 
 // splitCare is less than a plan's: the parts may be cut again, and nothing is read while the middle is looked for. What is left is
 // looked into as for splitShards shards, so that one segment whose rows are estimated wrongly does not move the middle far.
-var splitCare = care{even: 16, most: 64, paths: 1}
+var splitCare = care{even: 16, most: 64}
 
 const splitShards = 4
 
