@@ -859,7 +859,7 @@ func TestSlowGatewayIsTriedWithLittle(t *testing.T) {
 // Calls that take very different times are no reason to leave a gateway idle. Now and then chance sets one back for some
 // seconds, so what counts is the mean of several minutes with a fleet of its own each.
 func TestNoiseLeavesNoGatewayIdle(t *testing.T) {
-	const fleets, workers, d = 8, 24, 60 * time.Second
+	const fleets, workers, d = 20, 24, 60 * time.Second
 	sum := 0.0
 	for range fleets {
 		bubble(t, three, PoolOptions{}, func(t *testing.T, c *cluster, p *Pool) {

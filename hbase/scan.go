@@ -44,8 +44,9 @@ func (s *Scan) empty() bool {
 
 func (s *Scan) thrift(n int) *thrift2.TScan {
 	t := thrift2.NewTScan() // a literal would ask for 0 versions, which finds nothing
-	caching, cache := int32(n), false
-	t.Caching, t.CacheBlocks = &caching, &cache
+	rows, cache := int32(n), false
+	t.Caching, t.CacheBlocks = &rows, &cache
+	t.Limit = &rows // then the region server closes the scanner by itself: a call less for a small page. HBase 1.x does not know it
 	// A page is a scanner of its own. Else its region server would read the first blocks of each file so, and then open the file
 	// once more, as a stream, for every page.
 	read := thrift2.TReadType_PREAD

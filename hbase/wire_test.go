@@ -241,10 +241,10 @@ func TestPagesEqualGenerated(t *testing.T) {
 				if !c.Reusable() {
 					t.Fatal("not reusable after a good page")
 				}
-				caching, cache, read := int32(20), false, thrift2.TReadType_PREAD
+				n, cache, read := int32(20), false, thrift2.TReadType_PREAD
 				want := thrift2.NewTScan()
 				want.ReadType = &read
-				want.StopRow, want.MaxVersions, want.Caching, want.CacheBlocks = scan.Stop, 3, &caching, &cache
+				want.StopRow, want.MaxVersions, want.Caching, want.Limit, want.CacheBlocks = scan.Stop, 3, &n, &n, &cache
 				want.TimeRange = &thrift2.TTimeRange{MinStamp: 5, MaxStamp: 1<<63 - 1}
 				want.FilterString = []byte("KeyOnlyFilter()")
 				want.Columns = []*thrift2.TColumn{{Family: []byte("d")}, {Family: []byte("d"), Qualifier: []byte{}}}

@@ -26,7 +26,9 @@ const (
 	sizeBytes    = 1 << 20 // and of what size at most
 	finestPieces = 512     // regions, beyond which they are not looked into
 	planWidth    = 8       // calls under way at once: each is small, and mostly waited for
-	countPaths   = 8       // ways that are followed to count a segment's rows: with 3, one of 20 counts was far off
+	mostPaths    = 8       // ways that are followed to count the rows of a segment: with 3, one of 20 counts was far off
+	allPaths     = 24      // and of all pieces together: with many, what is too much by chance in one is too little in another
+	leastPaths   = 2
 	widestGap    = 16      // times what an estimate makes of it, beyond which it is not believed
 	maxBytes     = 1 << 53 // of a shard
 )
@@ -148,6 +150,7 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, end []byte, want
 	if err != nil {
 		return nil, err
 	}
+	paths := min(mostPaths, max(leastPaths, allPaths/len(starts)))
 	for n := 0; ; {
 		next := c.next(all, want, n)
 		if len(next) == 0 {
@@ -155,7 +158,7 @@ func (s *Source) segments(ctx context.Context, starts [][]byte, end []byte, want
 		}
 		parts := make([][]segment, len(next))
 		err := abreast(ctx, len(next), func(ctx context.Context, i int) (err error) {
-			parts[i], err = s.divide(ctx, &all[next[i]], n < c.even)
+			parts[i], err = s.divide(ctx, &all[next[i]], paths, n < c.even)
 			return err
 		})
 		if err != nil {
@@ -268,9 +271,9 @@ func (g *segment) guess() {
 }
 
 // divide halves a segment. Where that shows that its estimate was by a crowd, such as the ObjectIDs of one second, the rows of both
-// parts are counted, or share what was thought of the whole. Parts of what was counted share that, until one is thought to be very
-// unlike the other.
-func (s *Source) divide(ctx context.Context, g *segment, count bool) ([]segment, error) {
+// parts are counted, along so many paths. Parts of what was counted share that; if one is thought to be very unlike the other, they are
+// counted again, where that is allowed.
+func (s *Source) divide(ctx context.Context, g *segment, paths int, again bool) ([]segment, error) {
 	h, err := s.halve(ctx, g)
 	if err != nil {
 		return nil, err
@@ -287,24 +290,24 @@ func (s *Source) divide(ctx context.Context, g *segment, count bool) ([]segment,
 		sum += p.estimate
 		least, most = min(least, p.estimate), max(most, p.estimate)
 	}
-	share := g.counted && most <= widestGap*least
+	share := g.counted && (most <= widestGap*least || !again)
 	for i := range parts {
 		p := &parts[i]
 		switch {
 		case p.whole:
 			continue
-		case share || !count:
+		case share:
 			p.estimate = max(g.estimate*p.estimate/sum, float64(p.rows))
 		default:
 			total := 0.0
-			for range countPaths {
+			for range paths {
 				rows, err := s.follow(ctx, p)
 				if err != nil {
 					return nil, err
 				}
 				total += rows
 			}
-			p.estimate = total / countPaths
+			p.estimate = total / float64(paths)
 		}
 		p.counted = true
 	}

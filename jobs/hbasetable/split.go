@@ -125,5 +125,5 @@ func (s *Source) middle(ctx context.Context, starts [][]byte, stop []byte) (midd
 	if best < leastPages*page || total-best < leastPages*page {
 		return middle{}, nil
 	}
-	return middle{key: key, left: int64(best * size), rest: int64((total - best) * size)}, nil
+	return middle{key: key, left: int64(min(best*size, maxBytes)), rest: int64(min((total-best)*size, maxBytes))}, nil
 }

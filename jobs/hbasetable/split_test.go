@@ -261,3 +261,22 @@ func TestSplitErrors(t *testing.T) {
 		t.Errorf("split without a gateway: %v, %v", ok, err)
 	}
 }
+
+// A crowd that comes to light only after many other looks is counted, too: its first rows say that there are 10^19.
+func TestLateCrowdIsCounted(t *testing.T) {
+	f := newFake(keysOf("object ids", 20_000), 0)
+	f.bounds = []string{string(f.rows[6561].Key)}
+	const from, to = 1882, 16_891
+	s := connect(f, Options{Stop: f.rows[to].Key})
+	all, err := s.segments(t.Context(), [][]byte{f.rows[from].Key, f.rows[6561].Key}, s.opts.Stop, splitShards, splitCare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0.0
+	for _, g := range all {
+		total += g.estimate
+	}
+	if total < (to-from)/3 || total > (to-from)*3 {
+		t.Errorf("thought to have %.3g rows, and has %d", total, to-from)
+	}
+}
