@@ -49,6 +49,7 @@ type ingest struct {
 // measured is one run into a fresh table.
 type measured struct {
 	rate      float64 // rows/s
+	whole     float64 // rows/s from the program's start on, in part g
 	cluster   float64 // CPU seconds of the cluster a million rows
 	gateways  float64 // and of those, the gateways'
 	compilers float64 // and of all of those, what Java's compilers took
