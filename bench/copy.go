@@ -270,18 +270,15 @@ func (g *copier) copyTable(ctx context.Context, table string) (took, error) {
 		return took{}, fmt.Errorf("run CopyTable: %w: … %s", err, said[max(0, len(said)-4000):])
 	}
 	line := lastLine(out.String())
-	if n, _, _ := strings.Cut(line, " "); n != strconv.FormatInt(g.docs, 10) {
-		return took{}, fmt.Errorf("CopyTable says %q, want %d rows", line, g.docs)
-	}
-	wall, cpu, err := figures(line)
-	if err != nil {
-		return took{}, err
-	}
-	all, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
-	if err != nil {
+	var rows int64
+	var wall, cpu, all float64
+	if _, err := fmt.Sscan(line, &rows, &wall, &cpu, &all); err != nil {
 		return took{}, fmt.Errorf("read CopyTable's figures %q: %w", line, err)
 	}
-	return took{wall, cpu, time.Duration(all * float64(time.Second))}, nil
+	if rows != g.docs {
+		return took{}, fmt.Errorf("CopyTable says %q, want %d rows", line, g.docs)
+	}
+	return took{seconds(wall), seconds(cpu), seconds(all)}, nil
 }
 
 // compileJava compiles the only class of a program.

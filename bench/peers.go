@@ -187,8 +187,10 @@ func figures(line string) (wall, cpu time.Duration, err error) {
 	if _, err := fmt.Sscan(line, &rows, &w, &c); err != nil {
 		return 0, 0, fmt.Errorf("read its figures %q: %w", line, err)
 	}
-	return time.Duration(w * float64(time.Second)), time.Duration(c * float64(time.Second)), nil
+	return seconds(w), seconds(c), nil
 }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // scripts makes a virtual environment with happybase.
 func (b *bench) scripts(ctx context.Context, c *cluster, cells string) ([]contestant, error) {

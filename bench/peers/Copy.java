@@ -9,8 +9,8 @@ import org.apache.hadoop.mapreduce.Job;
 import org.apache.hadoop.mapreduce.TaskCounter;
 
 /**
- * Runs HBase's own CopyTable in this process, with two maps at once, and prints rows, seconds, CPU seconds, and the seconds since the
- * JVM had started. The first clock starts when the first map is set up, by which time the classes of the job are loaded, the regions
+ * Runs HBase's own CopyTable in this process, with two maps at once, and prints rows, seconds, CPU seconds, and the seconds since
+ * main began. The first clock starts when the first map is set up, by which time the classes of the job are loaded, the regions
  * are found and the job is submitted; both end when the job is complete.
  */
 public class Copy {

@@ -357,11 +357,16 @@ type halves struct {
 // crowd tells whether no row is near the middle, although there would be many if the segment had as many as is thought.
 func (h *halves) crowd(g *segment) bool { return g.estimate/h.gap > 2*widestGap }
 
-// halve cuts a segment at a row near its middle. It looks once, however often it is called.
-func (s *Source) halve(ctx context.Context, g *segment) (*halves, error) {
-	if g.halves != nil {
-		return g.halves, nil
+// halve is cut, which looks once for each segment, however many ways lead through it.
+func (s *Source) halve(ctx context.Context, g *segment) (_ *halves, err error) {
+	if g.halves == nil {
+		g.halves, err = s.cut(ctx, g)
 	}
+	return g.halves, err
+}
+
+// cut cuts a segment at a row near its middle.
+func (s *Source) cut(ctx context.Context, g *segment) (*halves, error) {
 	lower := *g
 	lower.depth++
 	h := &halves{lower: &lower, gap: math.Inf(1)}
@@ -370,7 +375,6 @@ func (s *Source) halve(ctx context.Context, g *segment) (*halves, error) {
 	middle := g.scale.between(from, to, 503, 1009)
 	if bytes.Compare(middle, g.seen) <= 0 || bytes.Compare(middle, g.last) > 0 {
 		lower.whole = true
-		g.halves = h
 		return h, nil
 	}
 	up := segment{stop: g.stop, depth: lower.depth}
@@ -386,7 +390,6 @@ func (s *Source) halve(ctx context.Context, g *segment) (*halves, error) {
 		}
 		lower.last, h.gap = last, 0
 		lower.guess()
-		g.halves = h
 		return h, nil
 	}
 	at := g.scale.at(middle)
@@ -402,7 +405,6 @@ func (s *Source) halve(ctx context.Context, g *segment) (*halves, error) {
 	h.upper = &up
 	lower.stop, lower.last = up.first, middle
 	lower.guess()
-	g.halves = h
 	return h, nil
 }
 
